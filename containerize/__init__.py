@@ -1,0 +1,5 @@
+"""How a Flask app becomes a container image whose digest anyone can recompute.
+
+The package knows nothing of the app it packs, prints nothing and never exits:
+functions take files and values, return files and values, and raise `Problem`.
+"""

@@ -1,0 +1,264 @@
+"""The project's settings: one table in pyproject.toml, overridden by `INVOKE_*`."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import platform
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+
+from containerize.errors import Problem
+
+TABLE = "tool.containerize"
+PREFIX = "INVOKE_"
+
+# The OCI image specification's names for the machines that `uname -m` names.
+ARCHITECTURES = {
+    "x86_64": "amd64",
+    "amd64": "amd64",
+    "aarch64": "arm64",
+    "arm64": "arm64",
+}
+
+_NAME = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*")
+_CONTAINER = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+_SIZE = re.compile(r"[1-9][0-9]*[kmg]")
+_PINNED = re.compile(r".+@sha256:[0-9a-f]{64}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The settings of one project.
+
+    Names, types and defaults stand here; what this project sets differently stands
+    in the `[tool.containerize]` table of its pyproject.toml.
+    """
+
+    root: Path
+    """The repository's top directory, absolute."""
+    image: str
+    """Name of the image, without a tag."""
+    tags: tuple[str, ...] = ("latest",)
+    """Tags that `build` gives when told none; `run` takes the first."""
+    container: str = ""
+    """Name of the container; the image's name when empty."""
+    port: int = 8080
+    """Port on 127.0.0.1 that `run` publishes."""
+    container_port: int = 8080
+    """Port that the app listens on in the container."""
+    engine: str = ""
+    """`docker`, `podman`, or a path to one; whichever answers when empty."""
+    app: str = "app"
+    """Directory that becomes the app layer."""
+    python: str = "3.13"
+    """The image's Python, as X.Y."""
+    interpreter: str = ""
+    """The interpreter's path in the image; /usr/bin/pythonX.Y when empty."""
+    glibc: str = "2.41"
+    """The image's C library, which decides which wheels fit."""
+    architecture: str = ""
+    """`amd64` or `arm64`; this machine's when empty."""
+    suite: str = "trixie"
+    """The Debian release of the base packages."""
+    base_image: str = ""
+    """`NAME@sha256:…` of an image to build on instead of the base packages."""
+    mirrors: tuple[str, ...] = ()
+    """Debian mirrors, tried in turn; those of this machine's apt when empty."""
+    security_mirrors: tuple[str, ...] = ()
+    """Mirrors of the security suite, likewise."""
+    keyring: str = ""
+    """Keyring that signs the Debian suites; the Debian archive's when empty."""
+    cache: str = ""
+    """Input cache; $XDG_CACHE_HOME/containerize when empty."""
+    memory: str = "128m"
+    """Memory limit of the container."""
+    pids: int = 64
+    """Limit on processes and threads of the container."""
+    health_timeout: int = 60
+    """Seconds that `run` waits for the container to become healthy."""
+    stop_timeout: int = 30
+    """Seconds that `stop` waits before the engine kills the container."""
+
+    @property
+    def build_dir(self) -> Path:
+        """Where the packed layers go: the only files the build context lets through."""
+        return self.root / "build"
+
+    @property
+    def dist_dir(self) -> Path:
+        """Where the image archive and its record go."""
+        return self.root / "dist"
+
+    @property
+    def cache_dir(self) -> Path:
+        """The input cache: one file per SHA-256."""
+        if self.cache:
+            return self.root / Path(self.cache).expanduser()
+        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        return Path(home) / "containerize"
+
+    @property
+    def container_name(self) -> str:
+        return self.container or self.image
+
+    @property
+    def interpreter_path(self) -> str:
+        return self.interpreter or f"/usr/bin/python{self.python}"
+
+    @property
+    def image_architecture(self) -> str:
+        """The image's architecture in OCI terms; a Problem where none is known."""
+        machine = platform.machine().lower()
+        found = self.architecture or ARCHITECTURES.get(machine)
+        if found is None:
+            raise Problem(
+                f"no image can be made for this machine's processor, {machine}: "
+                f"set {PREFIX}ARCHITECTURE to amd64 or arm64"
+            )
+        return found
+
+    @property
+    def label(self) -> str:
+        """The label on every image, container and network of this project."""
+        return f"containerize.project={self.image}"
+
+    def reference(self, tag: str | None = None) -> str:
+        """`IMAGE:TAG` for a tag, by default the first of `tags`."""
+        return f"{self.image}:{check_tag(tag) if tag is not None else self.tags[0]}"
+
+
+def find_root(start: Path) -> Path:
+    """The nearest directory at or above `start` whose pyproject.toml has our table."""
+    for directory in (start, *start.parents):
+        file = directory / "pyproject.toml"
+        if file.is_file() and f"[{TABLE}]" in file.read_text("utf-8"):
+            return directory
+    raise Problem(
+        f"no pyproject.toml with a [{TABLE}] table at or above {start}: "
+        "change into the repository"
+    )
+
+
+def load(root: Path, environ: Mapping[str, str] | None = None) -> Settings:
+    """The settings of the project at `root`, with `INVOKE_NAME` overrides.
+
+    Lists in the environment are comma-separated. Raises Problem for an unknown
+    name, a value of the wrong type or out of range, and for a broken file.
+    """
+    environ = os.environ if environ is None else environ
+    file = root / "pyproject.toml"
+    try:
+        table = tomllib.loads(file.read_text("utf-8"))
+    except FileNotFoundError:
+        raise Problem(f"{file} is missing: restore it") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise Problem(f"{file} cannot be read: {error}") from None
+    for part in TABLE.split("."):
+        table = table.get(part, {})
+    values: dict[str, object] = {}
+    fields = {f.name: f for f in dataclasses.fields(Settings) if f.name != "root"}
+    for key, value in table.items():
+        name = key.replace("-", "_")
+        if name not in fields:
+            raise Problem(f"pyproject.toml: [{TABLE}] has no setting {key}: delete it")
+        values[name] = _typed(f"pyproject.toml: {key}", fields[name], value)
+    for name, field in fields.items():
+        variable = PREFIX + name.upper()
+        if variable in environ:
+            values[name] = _typed(variable, field, environ[variable], text=True)
+    if "image" not in values:
+        raise Problem(f"pyproject.toml: [{TABLE}] sets no image: name one")
+    settings = Settings(root=root.resolve(), **values)  # type: ignore[arg-type]
+    _check(settings)
+    return settings
+
+
+def check_tag(tag: str) -> str:
+    """`tag` itself; a Problem where it is no tag (OCI distribution spec, "Pull")."""
+    if not _TAG.fullmatch(tag):
+        raise Problem(
+            f"{tag!r} is no tag: use up to 128 letters, digits, '_', '.' and '-', "
+            "the first a letter, digit or '_'"
+        )
+    return tag
+
+
+def check_port(port: int | str, *, name: str = "port") -> int:
+    """A TCP port number; a Problem for anything but 1 to 65535."""
+    try:
+        number = int(str(port))
+    except ValueError:
+        number = 0
+    if not 1 <= number <= 65535:
+        raise Problem(f"{name} {port} is no port: use a number from 1 to 65535")
+    return number
+
+
+def check_container(name: str) -> str:
+    """`name` itself; a Problem where engines would refuse it as a container's name."""
+    if not _CONTAINER.fullmatch(name):
+        raise Problem(
+            f"{name!r} is no container name: use letters, digits, '_', '.' and '-', "
+            "the first a letter or digit"
+        )
+    return name
+
+
+def _typed(
+    where: str, field: dataclasses.Field[object], value: object, *, text: bool = False
+) -> object:
+    """`value` as the field's type; `text` says that it came from the environment."""
+    kind = field.type
+    if kind == "tuple[str, ...]":
+        if text:
+            return tuple(part.strip() for part in str(value).split(",") if part.strip())
+        if isinstance(value, list) and all(isinstance(part, str) for part in value):
+            return tuple(value)
+        raise Problem(f"{where} must be a list of strings, not {value!r}")
+    if kind == "int":
+        try:
+            if isinstance(value, bool):
+                raise ValueError
+            return int(str(value))
+        except ValueError:
+            raise Problem(f"{where} must be a whole number, not {value!r}") from None
+    if not isinstance(value, str):
+        raise Problem(f"{where} must be a string, not {value!r}")
+    return value
+
+
+def _check(settings: Settings) -> None:
+    if not _NAME.fullmatch(settings.image):
+        raise Problem(
+            f"image {settings.image!r} is no image name: use lower-case letters and "
+            "digits, separated by '.', '_' or '-'"
+        )
+    if not settings.tags:
+        raise Problem("tags is empty: name at least one")
+    for tag in settings.tags:
+        check_tag(tag)
+    check_container(settings.container_name)
+    check_port(settings.port)
+    check_port(settings.container_port, name="container-port")
+    if not re.fullmatch(r"3\.[1-9][0-9]?", settings.python):
+        raise Problem(f"python {settings.python!r} is no version: use one like 3.13")
+    if not re.fullmatch(r"2\.[0-9]+", settings.glibc):
+        raise Problem(f"glibc {settings.glibc!r} is no version: use one like 2.41")
+    if settings.architecture not in ("", *ARCHITECTURES.values()):
+        raise Problem(
+            f"architecture {settings.architecture!r} is unknown: use amd64 or arm64"
+        )
+    if settings.base_image and not _PINNED.fullmatch(settings.base_image):
+        raise Problem(
+            f"base-image {settings.base_image!r} has no digest: pin it as "
+            "NAME@sha256:…, so that every build starts from the same bytes"
+        )
+    if not _SIZE.fullmatch(settings.memory):
+        raise Problem(f"memory {settings.memory!r} is no size: use one like 128m")
+    for name in ("pids", "health_timeout", "stop_timeout"):
+        if getattr(settings, name) < 1:
+            raise Problem(f"{name.replace('_', '-')} must be at least 1")
