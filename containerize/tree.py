@@ -1,0 +1,160 @@
+"""A file tree in memory and its canonical tar: one tree, one sequence of bytes."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import io
+import os
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from containerize.errors import Problem
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One file, directory, symbolic link or hard link of a tree."""
+
+    kind: bytes
+    """tarfile's type flag: REGTYPE, DIRTYPE, SYMTYPE or LNKTYPE."""
+    mode: int
+    """Permission bits, 0 to 0o7777."""
+    uid: int = 0
+    gid: int = 0
+    target: str = ""
+    """What a link names; for a hard link, a path in the tree."""
+    content: bytes = b""
+
+
+DIRECTORY = Entry(kind=tarfile.DIRTYPE, mode=0o755)
+
+
+def file(content: bytes, mode: int = 0o644) -> Entry:
+    return Entry(kind=tarfile.REGTYPE, mode=mode, content=content)
+
+
+def symlink(target: str) -> Entry:
+    return Entry(kind=tarfile.SYMTYPE, mode=0o777, target=target)
+
+
+class Tree:
+    """Entries by path; paths are relative, with no `.` or `..` in them."""
+
+    def __init__(self) -> None:
+        self.entries: dict[str, Entry] = {}
+
+    def add(self, path: str, entry: Entry) -> None:
+        """Put `entry` at `path`, with any parent directories that are missing.
+
+        A directory may be added again, and then the first one stands. Raises
+        Problem for anything else that is already there with another content, and
+        for a path that leaves the tree.
+        """
+        parts = PurePosixPath(path).parts
+        if not parts or path.startswith("/") or ".." in parts:
+            raise Problem(f"{path!r} is no path inside an image: refused")
+        name = "/".join(parts)
+        for depth in range(1, len(parts)):
+            parent = "/".join(parts[:depth])
+            if self.entries.setdefault(parent, DIRECTORY).kind != tarfile.DIRTYPE:
+                raise Problem(f"{name!r} is below {parent!r}, which is no directory")
+        known = self.entries.setdefault(name, entry)
+        if known != entry and not known.kind == entry.kind == tarfile.DIRTYPE:
+            raise Problem(f"{name!r} comes twice, with different contents")
+
+    def replace(self, path: str, entry: Entry) -> None:
+        """Put `entry` at `path`, whatever was there."""
+        self.entries.pop(path, None)
+        self.add(path, entry)
+
+    def children(self, directory: str) -> list[str]:
+        """The paths below `directory`, sorted."""
+        return sorted(p for p in self.entries if p.startswith(directory + "/"))
+
+    def write(self, target: IO[bytes], time: int) -> None:
+        """Write the tree as a canonical tar.
+
+        Entries are sorted by the bytes of their path, which puts each directory
+        before what it holds; every entry's mtime is `time`, in seconds since 1970;
+        owners are numbers; the format is POSIX pax with no record that is not
+        needed. Of the paths of a hard-linked file the first has the content.
+        """
+        entries = dict(self._without_dangling_links())
+        with tarfile.open(
+            fileobj=target,
+            mode="w",
+            format=tarfile.PAX_FORMAT,
+            encoding="utf-8",
+            errors="surrogateescape",
+        ) as tar:
+            for path in sorted(entries, key=os.fsencode):
+                entry = entries[path]
+                info = tarfile.TarInfo(path)
+                info.type = entry.kind
+                info.mode = entry.mode & 0o7777
+                info.uid, info.gid = entry.uid, entry.gid
+                info.mtime = time
+                info.linkname = entry.target
+                info.size = len(entry.content)
+                tar.addfile(info, io.BytesIO(entry.content))
+
+    def _without_dangling_links(self) -> Iterator[tuple[str, Entry]]:
+        """The entries with each hard-link group led by its first path."""
+        groups: dict[str, list[str]] = {}
+        for path, entry in self.entries.items():
+            if entry.kind == tarfile.LNKTYPE:
+                groups.setdefault(self._origin(path), []).append(path)
+        first = {origin: min([origin, *names]) for origin, names in groups.items()}
+        for path, entry in self.entries.items():
+            origin = self._origin(path) if entry.kind == tarfile.LNKTYPE else path
+            if origin not in first:
+                yield path, entry
+                continue
+            source = self.entries[origin]
+            if path == first[origin]:
+                yield path, source
+            else:
+                link = dataclasses.replace(
+                    source, kind=tarfile.LNKTYPE, content=b"", target=first[origin]
+                )
+                yield path, link
+
+    def _origin(self, path: str) -> str:
+        """The path that holds the content of the hard link at `path`."""
+        seen = [path]
+        while (entry := self.entries[seen[-1]]).kind == tarfile.LNKTYPE:
+            if entry.target in seen or entry.target not in self.entries:
+                raise Problem(f"{path!r} is a hard link to {entry.target!r}, not there")
+            seen.append(entry.target)
+        return seen[-1]
+
+
+@contextlib.contextmanager
+def atomic(path: Path) -> Iterator[IO[bytes]]:
+    """A file that appears under `path` whole or not at all, synced to the disk."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fchmod(file.fileno(), 0o644)
+            os.fsync(file.fileno())
+        Path(name).replace(path)
+    except OSError as error:
+        raise Problem(
+            f"cannot write {path}: {error.strerror}: make room or mend it, then repeat"
+        ) from error
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
