@@ -1,0 +1,208 @@
+"""From packed layers to one canonical image: built, made canonical, loaded, recorded."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import hashlib
+import json
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from containerize import canonical, layers, locks, tree
+from containerize.canonical import ImageDigests
+from containerize.engine import Engine
+from containerize.errors import Problem
+from containerize.settings import Settings, check_tag
+
+LABEL = "containerize"
+"""Prefix of the labels that an image carries."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Image:
+    """A built image: its names, its archive and what the archive holds."""
+
+    references: tuple[str, ...]
+    archive: Path
+    digests: ImageDigests
+    packed: tuple[layers.Layer, ...]
+
+
+def archive_path(settings: Settings) -> Path:
+    """The OCI archive of the last build."""
+    return settings.dist_dir / f"{settings.image}.tar"
+
+
+def record_path(settings: Settings) -> Path:
+    """The record beside the archive: digests, and the commit and time of the build."""
+    return settings.dist_dir / f"{settings.image}.json"
+
+
+def references(settings: Settings, tags: Sequence[str] = ()) -> tuple[str, ...]:
+    """`IMAGE:TAG` for each tag, or for the tags of the settings where there are none.
+
+    Raises Problem for a malformed tag.
+    """
+    wanted = tags or settings.tags
+    return tuple(dict.fromkeys(f"{settings.image}:{check_tag(tag)}" for tag in wanted))
+
+
+def build_command(
+    settings: Settings, engine: Engine, names: Sequence[str], *, cache: bool = True
+) -> list[str]:
+    """The arguments after the engine's name that build the image from its layers."""
+    command = ["build", "--network", "none", "--label", settings.label]
+    # Podman's own format has no HEALTHCHECK, and it calls a plain name localhost/NAME.
+    command += ["--format", "docker"] if engine.kind == "podman" else []
+    command += [] if cache else ["--no-cache"]
+    if settings.base_image:
+        command += ["--build-arg", f"BASE={settings.base_image}"]
+    if settings.architecture:
+        command += ["--platform", f"linux/{settings.architecture}"]
+    for name in names:
+        command += ["--tag", name]
+    return [*command, "."]
+
+
+def build(
+    settings: Settings,
+    engine: Engine,
+    *,
+    tags: Sequence[str] = (),
+    cache: bool = True,
+    output: Path | None = None,
+) -> Image:
+    """Pack the layers, build with `engine`, make the image canonical and load it.
+
+    The archive, `output` or the one in the dist directory, appears whole or not at
+    all, and the tags end on the canonical image. Raises Problem where the Dockerfile,
+    a lock or an input is missing or wrong, and where the engine fails.
+    """
+    names = references(settings, tags)
+    if not (settings.root / "Dockerfile").is_file():
+        raise Problem("there is no Dockerfile: restore it (git checkout Dockerfile)")
+    packed = layers.pack(settings)
+    archive = output or archive_path(settings)
+    engine.stream(
+        *build_command(settings, engine, names, cache=cache), cwd=settings.root
+    )
+    built = identifier(engine, names[0])
+    digests = export(settings, engine, names, archive)
+    engine.run("load", "--input", str(archive))
+    loaded = identifier(engine, names[0])
+    if built != loaded:
+        # The builder's own form has done its work; its layers stay as build cache.
+        engine.run("rmi", *_keep_parents(engine), built, check=False)
+    if output is None:
+        _write_record(settings, engine, names, digests, packed, loaded)
+    return Image(references=names, archive=archive, digests=digests, packed=packed)
+
+
+def export(
+    settings: Settings, engine: Engine, names: Sequence[str], archive: Path
+) -> ImageDigests:
+    """Write the image called `names[0]` as a canonical archive."""
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=archive.parent, prefix=".export-") as scratch:
+        saved = Path(scratch, "saved.tar")
+        form = ["--format", "docker-archive"] if engine.kind == "podman" else []
+        engine.run("save", *form, "--output", str(saved), names[0])
+        return canonical.canonicalize(
+            saved,
+            archive,
+            time=locks.read_base(settings).time,
+            labels=labels(settings),
+            references=names,
+        )
+
+
+def labels(settings: Settings) -> dict[str, str]:
+    """The image's labels: its project, and the SHA-256 of the locks it comes from."""
+    name, _, value = settings.label.partition("=")
+    found = {name: value}
+    for lock in ("base.lock", "requirements.txt"):
+        found[f"{LABEL}.{lock}"] = f"sha256:{tree.sha256(settings.root / lock)}"
+    return found
+
+
+def identifier(engine: Engine, reference: str) -> str:
+    """The engine's own ID of an image; a Problem where it has none of that name."""
+    answer = engine.run("image", "inspect", "--format", "{{.Id}}", reference)
+    return "sha256:" + answer.stdout.strip().removeprefix("sha256:")
+
+
+def is_current(settings: Settings, engine: Engine, name: str) -> bool:
+    """Whether `name` in the engine is what a build of the files as they are would give.
+
+    Packs the layers, which is quick where nothing changed.
+    """
+    try:
+        record = json.loads(record_path(settings).read_bytes())
+        return bool(
+            record["key"] == _key(settings, layers.pack(settings))
+            and name in record["references"]
+            and record["loaded"].get(_engine_name(engine)) == identifier(engine, name)
+        )
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        return False
+    except Problem:
+        return False
+
+
+def _keep_parents(engine: Engine) -> list[str]:
+    return ["--no-prune"] if engine.kind == "docker" else []
+
+
+def _engine_name(engine: Engine) -> str:
+    return " ".join(engine.command)
+
+
+def _key(settings: Settings, packed: Sequence[layers.Layer]) -> str:
+    """A hash over all that decides the image, besides the engine."""
+    parts = [layer.sha256 for layer in packed]
+    parts += [tree.sha256(settings.root / name) for name in ("Dockerfile", "base.lock")]
+    parts += [settings.image, settings.base_image, settings.image_architecture]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _write_record(
+    settings: Settings,
+    engine: Engine,
+    names: Sequence[str],
+    digests: ImageDigests,
+    packed: Sequence[layers.Layer],
+    loaded: str,
+) -> None:
+    """Write what must not be in the image: when it was built, and from which commit."""
+    commit = _git(settings, "rev-parse", "HEAD")
+    status = _git(settings, "status", "--porcelain")
+    record = {
+        "references": names,
+        "manifest": digests.manifest,
+        "config": digests.config,
+        "diff_ids": digests.diff_ids,
+        "commit": commit,
+        "dirty": None if status is None else bool(status),
+        "built": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "key": _key(settings, packed),
+        "loaded": {_engine_name(engine): loaded},
+    }
+    with tree.atomic(record_path(settings)) as file:
+        file.write(json.dumps(record, indent=2).encode() + b"\n")
+
+
+def _git(settings: Settings, *arguments: str) -> str | None:
+    """What git answers, or None without git or a repository."""
+    try:
+        return subprocess.run(
+            ["git", *arguments],
+            cwd=settings.root,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
