@@ -17,7 +17,9 @@ def lint(session: nox.Session) -> None:
     session.run("invoke", "lock", "--check")
     workflow = ".github/workflows/ci.yml"
     session.run("zizmor", "--offline", "--no-progress", "--quiet", workflow)
-    session.run("check-jsonschema", "--builtin-schema", "vendor.github-workflows", workflow)
+    session.run(
+        "check-jsonschema", "--builtin-schema", "vendor.github-workflows", workflow
+    )
 
 
 @nox.session

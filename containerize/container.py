@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from containerize.engine import Engine
 from containerize.errors import Problem
+from containerize.image import identifier
 from containerize.settings import Settings
 
 HARDENING = (
@@ -189,11 +190,41 @@ def names(settings: Settings, engine: Engine) -> list[str]:
     return answer.stdout.split()
 
 
-def stop(settings: Settings, engine: Engine, name: str) -> None:
-    """Stop a container of the project, leaving it time to drain, and remove it."""
-    if state(settings, engine, name) is None:
+def require(settings: Settings, engine: Engine, name: str) -> str:
+    """The state of the project's container of that name; a Problem without one."""
+    found = state(settings, engine, name)
+    if found is None:
         raise Problem(
             f"no container {name} of this project is there: `invoke ps` lists them"
         )
+    return found
+
+
+def ensure(
+    settings: Settings, engine: Engine, reference: str, *, port: int
+) -> Container:
+    """A healthy container of the image on the port: the one that runs, or a new one."""
+    name = settings.container_name
+    if state(settings, engine, name) == "running":
+        running = Container(name, engine, published(settings, engine, name))
+        answer = engine.run(
+            "container", "inspect", "--format", "{{.Image}}", name, echo=False
+        )
+        image = "sha256:" + answer.stdout.strip().removeprefix("sha256:")
+        if image == identifier(engine, reference) and running.port == port:
+            wait_healthy(settings, running)
+            return running
+        stop(settings, engine, name)
+    return run(settings, engine, reference, port=port)
+
+
+def exit_code(container: Container) -> int:
+    """The exit code of a container that has ended; waits for its end."""
+    return int(container.engine.run("wait", container.name, echo=False).stdout)
+
+
+def stop(settings: Settings, engine: Engine, name: str) -> None:
+    """Stop a container of the project, leaving it time to drain, and remove it."""
+    require(settings, engine, name)
     engine.run("stop", name, timeout=settings.stop_timeout + 30)
     engine.run("rm", name)

@@ -1,4 +1,4 @@
-"""From packed layers to one canonical image: built, made canonical, loaded, recorded."""
+"""From packed layers to one canonical image: built, exported, loaded, recorded."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import dataclasses
 import datetime
 import hashlib
 import json
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -50,13 +51,33 @@ def references(settings: Settings, tags: Sequence[str] = ()) -> tuple[str, ...]:
     return tuple(dict.fromkeys(f"{settings.image}:{check_tag(tag)}" for tag in wanted))
 
 
-def build_command(
-    settings: Settings, engine: Engine, names: Sequence[str], *, cache: bool = True
+def commands(
+    settings: Settings,
+    names: Sequence[str],
+    *,
+    kind: str = "docker",
+    cache: bool = True,
+    saved: Path = Path("saved.tar"),
+    archive: Path | None = None,
+) -> tuple[list[str], list[str], list[str]]:
+    """The engine's arguments that build the image, save it, and load the canonical one.
+
+    `kind` is the engine's, docker or podman.
+    """
+    form = ["--format", "docker-archive"] if kind == "podman" else []
+    return (
+        _build_command(settings, kind, names, cache),
+        ["save", *form, "--output", str(saved), names[0]],
+        ["load", "--input", str(archive or archive_path(settings))],
+    )
+
+
+def _build_command(
+    settings: Settings, kind: str, names: Sequence[str], cache: bool
 ) -> list[str]:
-    """The arguments after the engine's name that build the image from its layers."""
     command = ["build", "--network", "none", "--label", settings.label]
-    # Podman's own format has no HEALTHCHECK, and it calls a plain name localhost/NAME.
-    command += ["--format", "docker"] if engine.kind == "podman" else []
+    # Podman's own image format has no HEALTHCHECK.
+    command += ["--format", "docker"] if kind == "podman" else []
     command += [] if cache else ["--no-cache"]
     if settings.base_image:
         command += ["--build-arg", f"BASE={settings.base_image}"]
@@ -86,37 +107,31 @@ def build(
         raise Problem("there is no Dockerfile: restore it (git checkout Dockerfile)")
     packed = layers.pack(settings)
     archive = output or archive_path(settings)
-    engine.stream(
-        *build_command(settings, engine, names, cache=cache), cwd=settings.root
-    )
-    built = identifier(engine, names[0])
-    digests = export(settings, engine, names, archive)
-    engine.run("load", "--input", str(archive))
-    loaded = identifier(engine, names[0])
-    if built != loaded:
-        # The builder's own form has done its work; its layers stay as build cache.
-        engine.run("rmi", *_keep_parents(engine), built, check=False)
-    if output is None:
-        _write_record(settings, engine, names, digests, packed, loaded)
-    return Image(references=names, archive=archive, digests=digests, packed=packed)
-
-
-def export(
-    settings: Settings, engine: Engine, names: Sequence[str], archive: Path
-) -> ImageDigests:
-    """Write the image called `names[0]` as a canonical archive."""
     archive.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=archive.parent, prefix=".export-") as scratch:
         saved = Path(scratch, "saved.tar")
-        form = ["--format", "docker-archive"] if engine.kind == "podman" else []
-        engine.run("save", *form, "--output", str(saved), names[0])
-        return canonical.canonicalize(
+        make, save, load = commands(
+            settings, names, kind=engine.kind, cache=cache, saved=saved, archive=archive
+        )
+        engine.stream(*make, cwd=settings.root)
+        built = identifier(engine, names[0])
+        engine.run(*save)
+        digests = canonical.canonicalize(
             saved,
             archive,
             time=locks.read_base(settings).time,
             labels=labels(settings),
             references=names,
         )
+    engine.run(*load)
+    loaded = identifier(engine, names[0])
+    if built != loaded:
+        # The builder's own form has done its work; its layers stay as build cache.
+        keep = ["--no-prune"] if engine.kind == "docker" else []
+        engine.run("rmi", *keep, built, check=False)
+    if output is None:
+        _write_record(settings, engine, names, digests, packed, loaded)
+    return Image(references=names, archive=archive, digests=digests, packed=packed)
 
 
 def labels(settings: Settings) -> dict[str, str]:
@@ -152,8 +167,16 @@ def is_current(settings: Settings, engine: Engine, name: str) -> bool:
         return False
 
 
-def _keep_parents(engine: Engine) -> list[str]:
-    return ["--no-prune"] if engine.kind == "docker" else []
+def clean(settings: Settings, engine: Engine) -> None:
+    """Remove the project's containers and images, packed layers and archives."""
+    label = f"--filter=label={settings.label}"
+    for kind, remove in (("ps", "rm"), ("images", "rmi")):
+        listing = engine.run(kind, "--all", "--quiet", "--no-trunc", label, echo=False)
+        found = list(dict.fromkeys(listing.stdout.split()))
+        if found:
+            engine.run(remove, "--force", *found)
+    for directory in (settings.build_dir, settings.dist_dir):
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def _engine_name(engine: Engine) -> str:
