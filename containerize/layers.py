@@ -9,6 +9,7 @@ import os
 import stat
 import tarfile
 import tempfile
+import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import installer
 import installer.destinations
 import installer.sources
 import pathspec
+from installer.exceptions import InstallerError
 
 from containerize import inputs, locks, tree
 from containerize.errors import Problem
@@ -27,6 +29,8 @@ USER = 65532
 
 APP = "srv"
 """The directory that holds the app's directory."""
+
+WHEEL_ERRORS = (OSError, ValueError, zipfile.BadZipFile, InstallerError)
 
 # What Debian's own slim images leave out (dpkg's path-exclude), copyrights kept.
 LEFT_OUT = (
@@ -206,14 +210,13 @@ def dependencies(settings: Settings, wheels: Iterable[tuple[str, Path]]) -> tree
             wheel.symlink_to(path)  # the installer wants the name that the cache drops
             try:
                 _install(wheel, stage, site, settings)
-            except (OSError, ValueError, installer.sources.WheelSourceError) as error:
+            except WHEEL_ERRORS as error:
                 raise Problem(f"{name} cannot be unpacked: {error}") from error
         return _from_directory(stage, sorted(stage.rglob("*")))
 
 
 def _install(wheel: Path, stage: Path, site: str, settings: Settings) -> None:
     with installer.sources.WheelFile.open(wheel) as source:
-        source.validate_record()
         scheme = {
             "purelib": f"/{site}",
             "platlib": f"/{site}",

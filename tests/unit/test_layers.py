@@ -1,0 +1,320 @@
+"""The layers: from packages, wheels and the app's files to trees."""
+
+import hashlib
+import io
+import os
+import subprocess
+import sys
+import tarfile
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from containerize import layers, settings
+from containerize.errors import Problem
+
+TIME = 1_763_856_000
+
+
+@pytest.fixture
+def project(tmp_path):
+    (tmp_path / "pyproject.toml").write_text('[tool.containerize]\nimage = "demo"\n')
+    (tmp_path / "app").mkdir()
+    return settings.load(tmp_path, {})
+
+
+def deb(path, name, files, control=""):
+    """Write a Debian package: an ar archive of two tars (deb(5))."""
+
+    def member(label, data):
+        header = f"{label:<16}{0:<12}{0:<6}{0:<6}{100644:<8}{len(data):<10}`\n"
+        return header.encode() + data + b"\n" * (len(data) % 2)
+
+    def packed(entries):
+        out = io.BytesIO()
+        with tarfile.open(fileobj=out, mode="w:xz") as tar:
+            for info, content in entries:
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+        return out.getvalue()
+
+    def plain(label, content, mode=0o644):
+        info = tarfile.TarInfo(f"./{label}")
+        info.mode, info.mtime = mode, 12345
+        return info, content
+
+    text = f"Package: {name}\nVersion: 1\nArchitecture: all\n{control}".encode()
+    data = [
+        item if isinstance(item, tuple) else plain(item, b"content of " + item.encode())
+        for item in files
+    ]
+    path.write_bytes(
+        b"!<arch>\n"
+        + member("debian-binary", b"2.0\n")
+        + member("control.tar.xz", packed([plain("control", text)]))
+        + member("data.tar.xz", packed(data))
+    )
+    return path
+
+
+def special(name, kind, target="", mode=0o777):
+    info = tarfile.TarInfo(f"./{name}")
+    info.type, info.linkname, info.mode = kind, target, mode
+    return info, b""
+
+
+def wheel(directory, name, files, scripts=""):
+    """Write a wheel with a RECORD that holds."""
+    info = f"{name}-1.dist-info"
+    contents = {
+        **files,
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\n",
+        f"{info}/entry_points.txt": scripts,
+    }
+    record = "".join(f"{path},,\n" for path in (*contents, f"{info}/RECORD"))
+    path = directory / f"{name}-1-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        for inner, text in {**contents, f"{info}/RECORD": record}.items():
+            archive.writestr(inner, text)
+    return path.name, path
+
+
+def test_rootfs_merges_packages_in_any_order(tmp_path):
+    first = deb(
+        tmp_path / "b.deb",
+        "base-files",
+        [special("lib", tarfile.SYMTYPE, "usr/lib"), "etc/os-release"],
+    )
+    second = deb(
+        tmp_path / "a.deb", "tool", ["lib/tool.so", "usr/share/doc/tool/copyright"]
+    )
+    one = layers.rootfs([first, second], "3.13")
+    other = layers.rootfs([second, first], "3.13")
+    assert one.entries == other.entries
+    # what is installed below a link of the merged /usr lands behind the link
+    assert one.entries["usr/lib/tool.so"].content == b"content of lib/tool.so"
+    assert one.entries["lib"].target == "usr/lib"
+
+
+def test_rootfs_leaves_out_what_slim_images_do(tmp_path):
+    made = layers.rootfs(
+        [
+            deb(
+                tmp_path / "a.deb",
+                "tool",
+                [
+                    "usr/share/doc/tool/README",
+                    "usr/share/doc/tool/copyright",
+                    "usr/share/man/man1/tool.1.gz",
+                    "usr/share/manual.txt",
+                ],
+            )
+        ],
+        "3.13",
+    )
+    assert "usr/share/doc/tool/copyright" in made.entries
+    assert "usr/share/manual.txt" in made.entries
+    assert "usr/share/doc/tool/README" not in made.entries
+    assert "usr/share/man/man1/tool.1.gz" not in made.entries
+
+
+def test_rootfs_does_what_maintainer_scripts_would(tmp_path):
+    made = layers.rootfs(
+        [
+            deb(
+                tmp_path / "a.deb",
+                "ca-certificates",
+                [
+                    "usr/share/ca-certificates/mozilla/B.crt",
+                    "usr/share/ca-certificates/mozilla/A.crt",
+                    "usr/share/ca-certificates/mozilla/notes.txt",
+                ],
+            )
+        ],
+        "3.13",
+    ).entries
+    bundle = made["etc/ssl/certs/ca-certificates.crt"].content.splitlines()
+    assert [line[-5:] for line in bundle] == [b"A.crt", b"B.crt"]
+    assert b"nonroot:x:65532:65532:" in made["etc/passwd"].content
+    assert made["tmp"].mode == 0o1777
+    assert made["usr/bin/python3"].target == "python3.13"
+    assert made["var/lib/dpkg/status.d/ca-certificates"].content.startswith(b"Package:")
+
+
+def test_packages_that_disagree_are_named(tmp_path):
+    one = deb(tmp_path / "a.deb", "one", ["etc/x"])
+    item = tarfile.TarInfo("./etc/x"), b"other"
+    two = deb(tmp_path / "b.deb", "two", [item])
+    with pytest.raises(Problem, match=r"package two: 'etc/x' comes twice"):
+        layers.rootfs([one, two], "3.13")
+
+
+def test_devices_in_packages_are_refused(tmp_path):
+    package = deb(tmp_path / "a.deb", "odd", [special("dev/null", tarfile.CHRTYPE)])
+    with pytest.raises(Problem, match="odd: /dev/null is a device"):
+        layers.rootfs([package], "3.13")
+
+
+def test_no_packages_make_an_empty_layer():
+    assert layers.rootfs([], "3.13").entries == {}
+
+
+def test_scripts_name_the_images_interpreter(tmp_path, project):
+    source = {"demo/__init__.py": "x = 1\n"}
+    made = layers.dependencies(
+        project, [wheel(tmp_path, "demo", source, "[console_scripts]\ndemo = demo:x\n")]
+    ).entries
+    script = made["usr/local/bin/demo"]
+    assert script.content.startswith(b"#!/usr/bin/python3.13\n")
+    assert script.mode == 0o755
+    site = "usr/local/lib/python3.13/site-packages"
+    assert made[f"{site}/demo/__init__.py"].content == b"x = 1\n"
+    assert f"{site}/demo-1.dist-info/INSTALLER" in made
+    assert not any(str(tmp_path).encode() in entry.content for entry in made.values())
+
+
+def test_wheels_that_disagree_or_are_broken_are_named(tmp_path, project):
+    one = wheel(tmp_path, "one", {"same.py": "1"})
+    two = wheel(tmp_path, "two", {"same.py": "2"})
+    with pytest.raises(Problem, match=r"two-1-py3-none-any\.whl cannot be unpacked"):
+        layers.dependencies(project, [one, two])
+    one[1].write_bytes(b"no zip")
+    with pytest.raises(Problem, match=r"one-1-py3-none-any\.whl cannot be unpacked"):
+        layers.dependencies(project, [one])
+
+
+def test_app_takes_what_git_would(project):
+    keep = {
+        ".gitignore": "*.log\n/local/\n",
+        "app/__init__.py": "",
+        "app/data/table.csv": "1\n",
+        "app/data/.gitignore": "big.*\n!big.keep\n",
+        "app/data/big.keep": "",
+    }
+    drop = [
+        "app/__pycache__/x.cpython-313.pyc",
+        "app/debug.log",
+        "app/data/big.bin",
+        "app/.env",
+        "app/tls.key",
+        "app/tests/test_x.py",
+        "app/old.py~",
+        "app/.git/config",
+        "other/x.py",
+    ]
+    for name, content in {**keep, **dict.fromkeys(drop, "")}.items():
+        path = project.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    files = {
+        path
+        for path, entry in layers.application(project).entries.items()
+        if entry.kind == tarfile.REGTYPE
+    }
+    assert files == {
+        "srv/app/__init__.py",
+        "srv/app/data/table.csv",
+        "srv/app/data/big.keep",
+    }
+
+
+def test_app_has_the_modes_git_knows(project):
+    for name, mode in (("run.py", 0o700), ("data.txt", 0o666), ("own.txt", 0o600)):
+        path = project.root / "app" / name
+        path.write_text("")
+        path.chmod(mode)
+    (project.root / "app" / "link").symlink_to("data.txt")
+    made = layers.application(project).entries
+    modes = {Path(p).name: e.mode for p, e in made.items() if e.kind != tarfile.DIRTYPE}
+    assert modes == {
+        "run.py": 0o755,
+        "data.txt": 0o644,
+        "own.txt": 0o644,
+        "link": 0o777,
+    }
+    assert made["srv/app/link"].target == "data.txt"
+    assert all((e.uid, e.gid) == (0, 0) for e in made.values())
+
+
+def test_an_app_that_is_not_there_is_one_line(project):
+    with pytest.raises(Problem, match="nothing to pack"):
+        layers.application(project)
+    (project.root / "app").rmdir()
+    with pytest.raises(Problem, match="no directory app/"):
+        layers.application(project)
+
+
+def test_a_pipe_in_the_app_is_named(project):
+    os.mkfifo(project.root / "app" / "pipe")
+    with pytest.raises(Problem, match="pipe is no file"):
+        layers.application(project)
+
+
+PACK = """
+import hashlib, io, os, pathlib, sys
+from containerize import layers, settings
+os.umask(int(sys.argv[2], 8))
+loaded = settings.load(pathlib.Path(sys.argv[1]), {})
+wheels = [(p.name, p) for p in sorted(loaded.root.glob("*.whl"))]
+debs = sorted(loaded.root.glob("*.deb"), reverse="PYTHONHASHSEED" in os.environ)
+for made in (
+    layers.rootfs(debs, "3.13"),
+    layers.dependencies(loaded, wheels),
+    layers.application(loaded),
+):
+    out = io.BytesIO()
+    made.write(out, 1763856000)
+    print(hashlib.sha256(out.getvalue()).hexdigest())
+"""
+
+
+def test_layers_do_not_depend_on_the_surroundings(tmp_path):
+    """Another path, file order, mtime, umask, locale, time zone, hash seed, user."""
+
+    def layout(root, backwards):
+        (root / "app" / "templates").mkdir(parents=True)
+        (root / "pyproject.toml").write_text('[tool.containerize]\nimage = "demo"\n')
+        names = [f"app/m{n}.py" for n in range(9)] + ["app/templates/naïve.html"]
+        for name in reversed(names) if backwards else names:
+            (root / name).write_text(name)
+            os.utime(root / name, (time.time(), 5 if backwards else 10**9))
+        deb(root / "a.deb", "a", ["usr/a", "usr/lib/ü.so"])
+        deb(root / "b.deb", "b", ["usr/b"])
+        source = {f"demo/m{n}.py": "x" for n in range(5)}
+        wheel(root, "demo", source, "[console_scripts]\ndemo = demo:x\n")
+        for package in root.glob("*.whl"):
+            os.utime(package, (1, 1))
+
+    def pack(root, umask, **environment):
+        root.chmod(0o755)
+        command = [sys.executable, "-c", PACK, str(root), umask]
+        return subprocess.run(
+            command,
+            env={"PYTHONPATH": str(Path(layers.__file__).parent.parent), **environment},
+            cwd=root if environment else "/",
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+
+    one, other = tmp_path / "one", tmp_path / "elsewhere" / "much deeper" / "ünïcode"
+    layout(one, backwards=False)
+    layout(other, backwards=True)
+    first = pack(one, "022", PATH="/usr/bin")
+    second = pack(
+        other, "077", PYTHONHASHSEED="77", LC_ALL="C", TZ="Asia/Tokyo", HOME="/nowhere"
+    )
+    assert first == second
+    assert len(first.split()) == 3
+
+
+def test_the_canonical_form_is_fixed(project):
+    """The bytes are the product: a change of theirs is a change of every digest."""
+    (project.root / "app" / "main.py").write_text("print()\n")
+    out = io.BytesIO()
+    layers.application(project).write(out, TIME)
+    digest = hashlib.sha256(out.getvalue()).hexdigest()
+    assert digest == "d02c71544f0a38763f7d334513c8b74d1c013207ebb778f953125f3b2f6d6dd3"
