@@ -15,7 +15,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import IO
+from urllib.response import addinfourl
 
 from containerize.errors import Problem
 from containerize.settings import Settings
@@ -60,12 +60,14 @@ def find(settings: Settings) -> Mirrors:
 
 def open_url(
     url: str, *, method: str = "GET", headers: Mapping[str, str] | None = None
-) -> IO[bytes]:
+) -> addinfourl:
     """The answer to a request, through the proxy that apt or the environment names.
 
     Raises OSError; of these HTTPError has the status as `code`.
     """
-    request = urllib.request.Request(url, headers=dict(headers or {}), method=method)
+    request = urllib.request.Request(  # noqa: S310 (a mirror may be a directory)
+        url, headers=dict(headers or {}), method=method
+    )
     parts = urllib.parse.urlsplit(url)
     proxies = _apt_proxies()
     handlers = []
@@ -74,13 +76,13 @@ def open_url(
             named = {parts.scheme: proxies[key]} if proxies[key] else {}
             handlers = [urllib.request.ProxyHandler(named)]
             break
-    answer: IO[bytes] = urllib.request.build_opener(*handlers).open(
+    answer: addinfourl = urllib.request.build_opener(*handlers).open(
         request, timeout=TIMEOUT
     )
     return answer
 
 
-def is_gone(error: OSError) -> bool:
+def is_gone(error: Exception) -> bool:
     """Whether a mirror answered that it has no such file."""
     if isinstance(error, urllib.error.HTTPError):
         return error.code in (404, 410)

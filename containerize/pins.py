@@ -155,8 +155,8 @@ def read_source(file: Path) -> Source:
 def _requirement(where: str, entry: str) -> str:
     if entry.startswith("-"):
         raise Problem(
-            f"{where}: {entry.split()[0]} does not belong here: name requirements "
-            "only, and set an index in pip's configuration"
+            f"{where}: {entry.split(maxsplit=1)[0]} does not belong here: name "
+            "requirements only, and set an index in pip's configuration"
         )
     try:
         requirement = Requirement(entry)
@@ -253,14 +253,14 @@ def _compile(
             check=False,
         )
         if result.returncode:
-            raise Problem(f"{source.file}: {_essence(result.stderr)}")
+            raise Problem(f"{source.file}: {essence(result.stderr)}")
         text = (directory / "pins").read_text("utf-8")
     # Which requirements apply has been decided for the target.
     return tuple(dataclasses.replace(pin, marker="") for pin in parse(text))
 
 
-def _essence(stderr: str) -> str:
-    """The one line of pip-compile's messages that says what is wrong."""
+def essence(stderr: str) -> str:
+    """The one line of pip's or pip-compile's messages that says what is wrong."""
     if "No module named 'piptools'" in stderr:
         return "pip-tools is not installed: run `./dev invoke lock`"
     unreachable = re.search(r"connection broken by '(\w+)\(.*?: (.*?)\"?\)'", stderr)
