@@ -108,7 +108,7 @@ def lock(settings: Settings, *, upgrade: bool, progress: Progress) -> list[str]:
     """
     changes = []
     if not settings.base_image:
-        changes += _lock_base(settings, upgrade, progress)
+        changes += lock_base(settings, upgrade, progress)
     image = [
         image_target(settings, architecture)
         for architecture in dict.fromkeys(ARCHITECTURES.values())
@@ -132,7 +132,7 @@ def image_target(settings: Settings, architecture: str) -> Target:
     return pins.linux(version, architecture, settings.glibc)
 
 
-def _lock_base(settings: Settings, upgrade: bool, progress: Progress) -> list[str]:
+def lock_base(settings: Settings, upgrade: bool, progress: Progress) -> list[str]:
     try:
         old = read_base(settings)
         if not upgrade and not _gone(settings, old, progress):
