@@ -1,0 +1,213 @@
+"""The tasks' face: their words, their flags, and what bad input gets."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+import tasks
+from containerize import settings
+
+ROOT = settings.find_root(Path(__file__).parent)
+TASKS = {
+    name: task for name, task in vars(tasks).items() if hasattr(task, "get_arguments")
+}
+
+
+def invoke(*arguments, cwd=ROOT, **environment):
+    """Run `invoke` as a user does, where no engine answers."""
+    base = {k: v for k, v in os.environ.items() if not k.startswith("INVOKE_")}
+    nowhere = {"DOCKER_HOST": "unix:///nowhere/docker.sock"}
+    return subprocess.run(
+        [sys.executable, "-m", "invoke", *arguments],
+        cwd=cwd,
+        env=base | nowhere | environment,
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        check=False,
+    )
+
+
+def refused(result):
+    """The one line that a command which failed wrote."""
+    assert result.returncode not in (0, -15), result
+    assert "Traceback" not in result.stderr
+    (line,) = result.stderr.strip().splitlines()
+    return line
+
+
+@pytest.fixture
+def clone(tmp_path):
+    """A copy of what the tasks need, to be broken."""
+    for name in ("containerize", "app"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    for name in ("tasks.py", "pyproject.toml", "Dockerfile", ".dockerignore"):
+        shutil.copy(ROOT / name, tmp_path)
+    for file in [*ROOT.glob("*.in"), *ROOT.glob("*.lock"), *ROOT.glob("*.txt")]:
+        shutil.copy(file, tmp_path)
+    return tmp_path
+
+
+def test_the_issues_tasks_are_there():
+    assert set(TASKS) >= {
+        "build", "clean", "engine", "fetch", "images", "lint", "lock", "logs", "ps",
+        "run", "stop", "up",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted(TASKS))
+def test_each_task_and_flag_has_help(name):
+    task = TASKS[name]
+    assert task.__doc__
+    for argument in task.get_arguments():
+        assert argument.help, f"{name} --{argument.name} has no help"
+
+
+@pytest.mark.parametrize("name", sorted(TASKS))
+def test_the_readme_names_each_task(name):
+    assert f"invoke {name}" in (ROOT / "README.md").read_text("utf-8")
+
+
+def test_list_needs_neither_an_engine_nor_the_package():
+    result = invoke("--list")
+    assert result.returncode == 0
+    assert all(f"  {name} " in result.stdout for name in TASKS)
+    script = (
+        "import sys, tasks; print([m for m in sys.modules if 'containerize.' in m])"
+    )
+    loaded = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert loaded.stdout.strip() == "[]"
+
+
+def test_tasks_are_found_from_below():
+    assert invoke("--list", cwd=ROOT / "tests" / "unit").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (
+            ["build"],
+            "$ docker build --network none .*--tag flask-introduction:latest .",
+        ),
+        (["build", "--tag=a", "--tag", "b"], ":a --tag flask-introduction:b ."),
+        (["build", "--no-cache"], "--no-cache"),
+        (["build", "--engine", "podman"], "^\\$ podman build"),
+        (["run", "--port", "9000"], "--publish=127.0.0.1:9000:8080"),
+        (["run", "--tag", "v2", "--name", "x"], "--name=x .* flask-introduction:v2"),
+        (["run"], "--read-only .*--cap-drop=ALL .*no-new-privileges .*--pids-limit"),
+        (
+            ["up"],
+            "docker build (.|\n)*docker save (.|\n)*docker load (.|\n)*docker run",
+        ),
+        (["stop"], "docker stop flask-introduction\n.*docker rm flask-introduction"),
+        (["ps"], "docker ps --all --filter label="),
+        (["images"], "docker images --filter label="),
+        (["logs", "--follow"], "docker logs --follow flask-introduction"),
+        (["clean"], "Would remove"),
+        (["lock"], "Would resolve"),
+        (["fetch"], "Would fetch"),
+    ],
+)
+def test_dry_shows_and_does_nothing(clone, arguments, expected):
+    before = sorted(clone.rglob("*"))
+    result = invoke("--dry", *arguments, cwd=clone, PYTHONDONTWRITEBYTECODE="1")
+    assert result.returncode == 0, result.stderr
+    assert re.search(expected, result.stdout), result.stdout
+    assert sorted(clone.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["run", "--port", "0"],
+            "run: port 0 is no port: use a number from 1 to 65535",
+        ),
+        (["run", "--port", "70000"], "port 70000 is no port"),
+        (["run", "--port", "abc"], "port abc is no port"),
+        (["up", "--port", "abc"], "port abc is no port"),
+        (["build", "--tag", "a b"], "'a b' is no tag"),
+        (["build", "--tag", "Ünï"], "is no tag"),
+        (["run", "--tag", ".x"], "'.x' is no tag"),
+        (["run", "--name", "a b"], "no container name"),
+        (["stop", "--name", "-x-"], "no container name"),
+        (["run", "--detach", "--foreground"], "exclude each other"),
+    ],
+)
+def test_bad_flags_get_one_line(arguments, message):
+    assert message in refused(invoke(*arguments))
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"INVOKE_PORT": "abc"}, "INVOKE_PORT must be a whole number, not 'abc'"),
+        ({"INVOKE_BASE_IMAGE": "python:3.13"}, "has no digest"),
+        ({"INVOKE_ENGINE": "no-such-engine"}, "no-such-engine"),
+    ],
+)
+def test_bad_settings_get_one_line(environment, message):
+    assert message in refused(invoke("ps", **environment))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("Dockerfile", "there is no Dockerfile"),
+        ("pyproject.toml", "pyproject.toml"),
+    ],
+)
+def test_missing_files_get_one_line(clone, name, message):
+    (clone / name).unlink()
+    assert message in refused(invoke("lint", cwd=clone))
+
+
+@pytest.mark.parametrize(
+    ("lines", "rule"),
+    [
+        ("FROM debian\n", "DL3006"),
+        ("FROM debian:12@sha256:0\nRUN apt-get install x\n", "DL3008"),
+        ("FROM debian:12@sha256:0\nRUN cd /tmp\n", "DL3003"),
+        ("FROM scratch\nENTRYPOINT python3\n", "DL3025"),
+        ("FROM scratch\nUSER 1\n", "DL3057"),
+    ],
+)
+def test_every_finding_of_hadolint_fails(clone, lines, rule):
+    shutil.copy(ROOT / ".hadolint.yaml", clone)
+    path = os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"]
+    assert invoke("lint", cwd=clone, PATH=path).returncode == 0
+    (clone / "Dockerfile").write_text(lines)
+    result = invoke("lint", cwd=clone, PATH=path)
+    assert result.returncode != 0
+    assert rule in result.stdout
+    assert "Traceback" not in result.stderr
+
+
+def test_settings_are_found_in_one_file_only():
+    text = (ROOT / "pyproject.toml").read_text("utf-8")
+    assert f"[{settings.TABLE}]" in text
+    loaded = settings.load(ROOT, {})
+    dockerfile = (ROOT / "Dockerfile").read_text("utf-8")
+    # formats that force a second copy of a fact
+    assert f"EXPOSE {loaded.container_port}\n" in dockerfile
+    assert f"LABEL {loaded.label}\n" in dockerfile
+    assert f"docker build --network none -t {loaded.reference()} ." in dockerfile
+
+
+def test_the_docstrings_fit_the_list():
+    for name, task in TASKS.items():
+        first = textwrap.dedent(task.__doc__).splitlines()[0]
+        assert first.endswith("."), name
