@@ -19,6 +19,11 @@ ENV PATH=/usr/local/bin:/usr/bin \
     PYTHONSAFEPATH=1 \
     PYTHONUNBUFFERED=1
 WORKDIR /srv
+EXPOSE 8080
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=3s --start-period=30s --retries=3 \
+    CMD ["python3", "-I", "-S", "/srv/app/healthcheck.py"]
+ENTRYPOINT ["python3", "-m", "app"]
 
 # Compiled modules halve the start. One process, sorted paths, checked by no time
 # stamp and with the packed layers' own: the same modules give the same bytes.
@@ -37,8 +42,3 @@ FROM packed
 COPY --from=compiled /compiled /
 # 65532 is nonroot, which the root file system has in /etc/passwd.
 USER 65532:65532
-EXPOSE 8080
-STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=10s --timeout=3s --start-period=30s --retries=3 \
-    CMD ["python3", "-I", "-S", "/srv/app/healthcheck.py"]
-ENTRYPOINT ["python3", "-m", "app"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 import shlex
@@ -312,7 +313,7 @@ def ensure_engine(settings: Settings) -> Engine:
             raise containerize.errors.Problem(
                 "no engine, and none may be installed"
             ) from None
-        return containerize.engine.install(settings, on_command=echo)
+        return containerize.engine.install(settings, on_command=echo, on_line=say)
 
 
 def fetch_or_relock(settings: Settings) -> None:
@@ -396,5 +397,5 @@ def engine(c: invoke.Context, install: bool = False) -> None:
     """Say which engine is used, and why."""
     settings = load()
     using = ensure_engine(settings) if install else find_engine(settings)
-    for key, value in using.describe().items():
-        say(f"{key:12} {value}")
+    for key, value in dataclasses.asdict(using.describe()).items():
+        say(f"{key:9} {value}")
