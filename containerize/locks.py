@@ -108,7 +108,7 @@ def lock(settings: Settings, *, upgrade: bool, progress: Progress) -> list[str]:
     """
     changes = []
     if not settings.base_image:
-        changes += lock_base(settings, upgrade, progress)
+        changes += lock_base(settings, upgrade=upgrade, progress=progress)
     image = [
         image_target(settings, architecture)
         for architecture in dict.fromkeys(ARCHITECTURES.values())
@@ -132,33 +132,33 @@ def image_target(settings: Settings, architecture: str) -> Target:
     return pins.linux(version, architecture, settings.glibc)
 
 
-def lock_base(settings: Settings, upgrade: bool, progress: Progress) -> list[str]:
+def lock_base(settings: Settings, *, upgrade: bool, progress: Progress) -> list[str]:
+    """`lock` for base.lock alone."""
+    inputs = _base_inputs(settings)
     try:
-        old = read_base(settings)
-        if not upgrade and not _gone(settings, old, progress):
-            return []
+        recorded, body = _open(settings, BASE)
+        old = _parse_base(body)
     except Problem:
-        old = None
-    wanted = _read_wanted(settings)
-    progress.start(f"resolving {BASE}", None)
-    time, packages = base.resolve(settings, wanted)
-    progress.done()
-    new = BaseLock(settings.suite, time, packages)
-    if old == dataclasses.replace(new, time=old.time if old else 0):
-        # The date of a suite that brings nothing new would change the image.
+        recorded, old = "", None
+    if (
+        old
+        and recorded == inputs
+        and not upgrade
+        and not _gone(settings, old, progress)
+    ):
         return []
+    progress.start(f"resolving {BASE}", None)
+    time, packages = base.resolve(settings, _read_wanted(settings))
+    progress.done()
+    if old and (old.suite, old.packages) == (settings.suite, packages):
+        # The date alone would change the image.
+        time = old.time
     date = datetime.datetime.fromtimestamp(time, datetime.UTC)
     lines = [f"suite {settings.suite}", f"date {date:%Y-%m-%dT%H:%M:%SZ}"]
     lines += [" ".join(dataclasses.astuple(package)) for package in packages]
     body = "".join(f"{line}\n" for line in lines)
-    return _write(
-        settings,
-        BASE,
-        _base_inputs(settings),
-        body,
-        _versions(old.packages if old else ()),
-        _versions(packages),
-    )
+    changes = _changes(BASE, old.packages if old else (), packages)
+    return _write(settings, BASE, inputs, body, changes)
 
 
 def _gone(settings: Settings, old: BaseLock, progress: Progress) -> bool:
@@ -181,11 +181,12 @@ def _lock_pins(
     progress: Progress,
 ) -> list[str]:
     try:
-        old = pins.parse(_read(settings, name, inputs))
-        if not upgrade:
+        recorded, _ = _open(settings, name)
+        if recorded == inputs and not upgrade:
             return []
     except Problem:
-        old = pins.parse(_text(settings.root / name))
+        pass  # what can be read of an edited one still says what to keep
+    old = pins.parse(_text(settings.root / name))
     source = pins.read_source(settings.root / _SOURCES[name])
     progress.start(f"resolving {name}", None)
     new = pins.resolve(
@@ -193,28 +194,27 @@ def _lock_pins(
     )
     progress.done()
     body = "".join(map(str, new))
-    return _write(settings, name, inputs, body, _versions(old), _versions(new))
+    return _write(settings, name, inputs, body, _changes(name, old, new))
 
 
 def _base_inputs(settings: Settings) -> str:
     wanted = _read_wanted(settings)
-    return _digest(settings.suite, wanted.packages, wanted.provided)
+    return _digest(json.dumps([settings.suite, wanted.packages, wanted.provided]))
 
 
 def _image_inputs(settings: Settings) -> str:
     source = pins.read_source(settings.root / _SOURCES[REQUIREMENTS])
-    return _digest(
-        source.requirements, source.constraints, settings.python, settings.glibc
-    )
+    asked = [source.requirements, source.constraints]
+    return _digest(json.dumps([*asked, settings.python, settings.glibc]))
 
 
 def _tool_inputs(settings: Settings) -> str:
     source = pins.read_source(settings.root / _SOURCES[TOOLS])
-    return _digest(source.requirements, source.constraints, _HOST_PYTHONS)
+    return _digest(json.dumps([source.requirements, source.constraints, _HOST_PYTHONS]))
 
 
-def _digest(*values: object) -> str:
-    return hashlib.sha256(json.dumps(values).encode()).hexdigest()
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _read_wanted(settings: Settings) -> Wanted:
@@ -257,40 +257,37 @@ def _text(file: Path) -> str:
 
 
 def _read(settings: Settings, name: str, inputs: str) -> str:
-    """The lock's text after its head, where it is in step."""
+    """The lock's lines, where it is in step."""
+    recorded, body = _open(settings, name)
+    if recorded != inputs:
+        raise Problem(
+            f"{name} is out of step with {_SOURCES[name]} or the settings: "
+            "run `invoke lock`"
+        )
+    return body
+
+
+def _open(settings: Settings, name: str) -> tuple[str, str]:
+    """The hash of what the lock was made from, and its lines."""
     text = _text(settings.root / name)
-    source = _SOURCES[name]
     if not text:
         raise Problem(f"{name} is missing: run `invoke lock`")
     head = _HEAD.match(text)
-    if not head or head["content"] != _content(text[head.end() :]):
+    if not head or head["content"] != _digest(text[head.end() :]):
         raise Problem(
-            f"{name} was edited by hand: say in {source} what it should hold, then run "
-            "`invoke lock`"
+            f"{name} was edited by hand: say in {_SOURCES[name]} what it should hold, "
+            "then run `invoke lock`"
         )
-    if head["inputs"] != inputs:
-        raise Problem(
-            f"{name} is out of step with {source} or the settings: run `invoke lock`"
-        )
-    return text[head.end() :]
-
-
-def _content(body: str) -> str:
-    return hashlib.sha256(body.encode()).hexdigest()
+    return head["inputs"], text[head.end() :]
 
 
 def _write(
-    settings: Settings,
-    name: str,
-    inputs: str,
-    body: str,
-    old: dict[str, str],
-    new: dict[str, str],
+    settings: Settings, name: str, inputs: str, body: str, changes: list[str]
 ) -> list[str]:
-    """Write a lock; returns how its versions changed."""
+    """Write a lock where it changes; returns how."""
     text = (
         f"# Made by `invoke lock` from {_SOURCES[name]}; do not edit.\n"
-        f"# inputs sha256:{inputs}\n# content sha256:{_content(body)}\n{body}"
+        f"# inputs sha256:{inputs}\n# content sha256:{_digest(body)}\n{body}"
     )
     file = settings.root / name
     if text == _text(file):
@@ -302,16 +299,22 @@ def _write(
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise Problem(f"{name} cannot be written: {error.strerror}") from None
-    changes = []
-    for project in sorted({*old, *new}):
-        before, after = old.get(project), new.get(project)
-        if before is None:
-            changes.append(f"{name}: {project} {after} added")
-        elif after is None:
-            changes.append(f"{name}: {project} {before} removed")
-        elif before != after:
-            changes.append(f"{name}: {project} {before} → {after}")
     return changes or [f"{name}: rewritten, with the same versions"]
+
+
+def _changes(
+    name: str, old: Iterable[Pin | Package], new: Iterable[Pin | Package]
+) -> list[str]:
+    changes = []
+    before, after = _versions(old), _versions(new)
+    for project in sorted({*before, *after}):
+        if project not in before:
+            changes.append(f"{name}: {project} {after[project]} added")
+        elif project not in after:
+            changes.append(f"{name}: {project} {before[project]} removed")
+        elif before[project] != after[project]:
+            changes.append(f"{name}: {project} {before[project]} → {after[project]}")
+    return changes
 
 
 def _versions(locked: Iterable[Pin | Package]) -> dict[str, str]:
