@@ -388,7 +388,8 @@ def clean(c: invoke.Context, engine: str = "") -> None:
     if c.config.run.dry:
         say(f"Would remove what has the label {settings.label}, build/ and dist/.")
         return
-    containerize.image.clean(settings, find_engine(settings))
+    containerize.image.clean(settings)
+    containerize.image.remove(settings, find_engine(settings))
     say(f"The inputs stay in {settings.cache_dir}.")
 
 

@@ -167,14 +167,18 @@ def is_current(settings: Settings, engine: Engine, name: str) -> bool:
         return False
 
 
-def clean(settings: Settings, engine: Engine) -> None:
-    """Remove the project's containers and images, packed layers and archives."""
+def remove(settings: Settings, engine: Engine) -> None:
+    """Remove the project's containers and images, found by their label."""
     label = f"--filter=label={settings.label}"
-    for kind, remove in (("ps", "rm"), ("images", "rmi")):
+    for kind, verb in (("ps", "rm"), ("images", "rmi")):
         listing = engine.run(kind, "--all", "--quiet", "--no-trunc", label, echo=False)
         found = list(dict.fromkeys(listing.stdout.split()))
         if found:
-            engine.run(remove, "--force", *found)
+            engine.run(verb, "--force", *found)
+
+
+def clean(settings: Settings) -> None:
+    """Remove the packed layers, the archives and their records."""
     for directory in (settings.build_dir, settings.dist_dir):
         shutil.rmtree(directory, ignore_errors=True)
 

@@ -1,0 +1,85 @@
+"""What the tests share: real engines, an image built once on each, free ports."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from containerize import container, engine, image, inputs, settings
+from containerize.container import Container
+from containerize.engine import Engine
+from containerize.settings import Settings
+
+ROOT = settings.find_root(Path(__file__).parent)
+
+
+class Quiet:
+    """Download progress that nobody watches."""
+
+    def start(self, name: str, total: int | None) -> None: ...
+    def advance(self, size: int) -> None: ...
+    def done(self) -> None: ...
+    def note(self, text: str) -> None: ...
+
+
+@pytest.fixture(scope="session")
+def project() -> Settings:
+    """This repository under a name of the tests' own, so that no user's is touched."""
+    name = f"containerize-test-{os.getpid()}"
+    return dataclasses.replace(settings.load(ROOT), image=name, container="", tags=("t",))
+
+
+@pytest.fixture(scope="session", params=["docker", "podman"])
+def using(request: pytest.FixtureRequest, project: Settings) -> Iterator[Engine]:
+    """A real engine, installed and started where it is missing."""
+    named = dataclasses.replace(project, engine=request.param)
+    found = engine.install(named, lambda command: print("$", *command, file=sys.stderr))
+    yield found
+    image.remove(project, found)
+
+
+@pytest.fixture(scope="session")
+def built(
+    using: Engine, project: Settings, tmp_path_factory: pytest.TempPathFactory
+) -> image.Image:
+    """The image of the repository as it is, in that engine."""
+    inputs.fetch(project, progress=Quiet())
+    archive = tmp_path_factory.mktemp("dist") / "image.tar"
+    return image.build(project, using, output=archive)
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A port on 127.0.0.1 that nothing listened on a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.fixture
+def start(
+    using: Engine, project: Settings, built: image.Image, request: pytest.FixtureRequest
+) -> Iterator[Callable[..., Container]]:
+    """Start containers of the image that are removed, whatever happens.
+
+    Takes what `container.run` takes; the log of each is shown if the test fails.
+    """
+    started: list[str] = []
+
+    def run(**options: object) -> Container:
+        name = f"{project.image}-{len(started)}"
+        started.append(name)
+        options = {"port": 0, "name": name, **options}
+        return container.run(project, using, built.references[0], **options)  # type: ignore[arg-type]
+
+    yield run
+    for name in started:
+        print(f"log of {name}:\n{container.log_tail(using, name)}")
+        using.run("rm", "--force", name, check=False)
