@@ -16,13 +16,12 @@ import invoke
 import containerize
 
 if TYPE_CHECKING:
-    import containerize.engine
-    import containerize.inputs
-    from containerize.engine import Engine
-
     import containerize.container
+    import containerize.engine
     import containerize.image
+    import containerize.inputs
     import containerize.locks
+    from containerize.engine import Engine
     from containerize.settings import Settings
 
 NAME = "name of the container; by default the setting, or the image's name"
@@ -71,6 +70,13 @@ def show(settings: Settings, commands: Iterable[Sequence[str]]) -> None:
     """What --dry prints in place of doing it."""
     for command in commands:
         echo([settings.engine or "docker", *command])
+
+
+def dry_build(
+    settings: Settings, names: Sequence[str], cache: bool = True
+) -> Sequence[Sequence[str]]:
+    kind = Path(settings.engine).name or "docker"
+    return containerize.image.commands(settings, names, kind=kind, cache=cache)
 
 
 def find_engine(settings: Settings) -> Engine:
@@ -190,7 +196,7 @@ def build(
     settings = load(engine)
     names = containerize.image.references(settings, tag)
     if c.config.run.dry:
-        show(settings, containerize.image.commands(settings, names, cache=not no_cache))
+        show(settings, dry_build(settings, names, cache=not no_cache))
         return
     using = find_engine(settings)
     containerize.inputs.fetch(settings, progress=Meter())
@@ -291,7 +297,7 @@ def up(c: invoke.Context, port: str = "", engine: str = "") -> None:
         command = containerize.container.run_command(
             settings, reference, name=settings.container_name, port=number
         )
-        show(settings, [*containerize.image.commands(settings, names), command])
+        show(settings, [*dry_build(settings, names), command])
         return
     using = ensure_engine(settings)
     fetch_or_relock(settings)

@@ -87,7 +87,7 @@ def run(
     """
     name = name or settings.container_name
     port = settings.port if port is None else port
-    engine.run("image", "inspect", "--format", "{{.Id}}", reference)
+    engine.run("image", "inspect", "--format", "{{.Id}}", reference, echo=False)
     known = state(settings, engine, name)
     if known == "running":
         raise Problem(

@@ -145,7 +145,9 @@ def labels(settings: Settings) -> dict[str, str]:
 
 def identifier(engine: Engine, reference: str) -> str:
     """The engine's own ID of an image; a Problem where it has none of that name."""
-    answer = engine.run("image", "inspect", "--format", "{{.Id}}", reference)
+    answer = engine.run(
+        "image", "inspect", "--format", "{{.Id}}", reference, echo=False
+    )
     return "sha256:" + answer.stdout.strip().removeprefix("sha256:")
 
 

@@ -32,7 +32,8 @@ class Quiet:
 def project() -> Settings:
     """This repository under a name of the tests' own, so that no user's is touched."""
     name = f"containerize-test-{os.getpid()}"
-    return dataclasses.replace(settings.load(ROOT), image=name, container="", tags=("t",))
+    loaded = settings.load(ROOT)
+    return dataclasses.replace(loaded, image=name, container="", tags=("test",))
 
 
 @pytest.fixture(scope="session", params=["docker", "podman"])
