@@ -16,11 +16,13 @@ import invoke
 import containerize
 
 if TYPE_CHECKING:
+    import containerize.complaints
     import containerize.container
     import containerize.engine
     import containerize.image
     import containerize.inputs
     import containerize.locks
+    import containerize.provision
     from containerize.engine import Engine
     from containerize.settings import Settings
 
@@ -313,13 +315,13 @@ def ensure_engine(settings: Settings) -> Engine:
 
     try:
         return containerize.engine.find(settings, on_command=echo)
-    except containerize.engine.NoEngine as problem:
+    except containerize.complaints.NoEngine as problem:
         say(str(problem))
         if not agreed("Install and start one now?"):
             raise containerize.errors.Problem(
                 "no engine, and none may be installed"
             ) from None
-        return containerize.engine.install(settings, on_command=echo, on_line=say)
+        return containerize.provision.install(settings, on_command=echo, on_line=say)
 
 
 def fetch_or_relock(settings: Settings) -> None:

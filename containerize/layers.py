@@ -157,8 +157,10 @@ def _unpack(deb: debian.debfile.DebFile, root: tree.Tree) -> None:
     # Scanners look here for the packages of images that have no package manager.
     for file, source in ((name, "control"), (f"{name}.md5sums", "md5sums")):
         if deb.control.has_file(source):
-            content = deb.control.get_content(source)
-            root.add(f"var/lib/dpkg/status.d/{file}", tree.file(content))
+            root.add(
+                f"var/lib/dpkg/status.d/{file}",
+                tree.file(deb.control.get_content(source) or b""),
+            )
 
 
 def _left_out(path: str) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from containerize import container, engine, image, inputs, settings
+from containerize import container, image, inputs, provision, settings
 from containerize.container import Container
 from containerize.engine import Engine
 from containerize.settings import Settings
@@ -40,7 +40,7 @@ def project() -> Settings:
 def using(request: pytest.FixtureRequest, project: Settings) -> Iterator[Engine]:
     """A real engine, installed and started where it is missing."""
     named = dataclasses.replace(project, engine=request.param)
-    found = engine.install(named, lambda command: print("$", *command, file=sys.stderr))
+    found = provision.install(named, lambda command: print("$", *command, file=sys.stderr))
     yield found
     image.remove(project, found)
 
