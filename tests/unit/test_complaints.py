@@ -1,0 +1,149 @@
+"""Each text was written by a real engine: Docker 20.10 to 28, Podman 4.3."""
+
+import grp
+import os
+import socket
+
+import pytest
+
+from containerize.complaints import Complaint, NoEngine, explain, listener
+
+DAEMON = "docker: Error response from daemon: "
+
+
+def told(message, kind="docker", subcommand="run", container=""):
+    return explain(Complaint(kind, subcommand, message, lambda port: container))
+
+
+@pytest.mark.parametrize(
+    ("kind", "message", "meaning"),
+    [
+        (
+            "docker",
+            f'{DAEMON}Conflict. The container name "/web" is already in use by '
+            'container "25907e". You have to remove (or rename) that container to be '
+            "able to reuse that name.\n\nRun 'docker run --help' for more information",
+            "a container called web is there already",
+        ),
+        (
+            "podman",
+            'Error: creating container storage: the container name "web" is already '
+            "in use by 101c87. You have to remove that container to be able to reuse "
+            "that name: that name is already in use",
+            "a container called web is there already",
+        ),
+        (
+            "docker",
+            "Unable to find image 'no:x' locally\n"
+            f'{DAEMON}Get "https://registry.invalid/v2/": no such host',
+            "docker has no image no:x: `invoke build` makes it",
+        ),
+        (
+            "docker",
+            "Error response from daemon: no such image: no: No such image: no:latest",
+            "docker has no image no:",
+        ),
+        (
+            "podman",
+            'Error: short-name "no:x" did not resolve to an alias and no '
+            "unqualified-search registries are defined",
+            "podman has no image no:x: `invoke build` makes it",
+        ),
+        (
+            "podman",
+            "Error: inspecting object: no: image not known",
+            "podman has no image no: `invoke build` makes it",
+        ),
+        (
+            "docker",
+            "Error response from daemon: No such container: web",
+            "docker has no container web: `invoke ps` lists them",
+        ),
+        (
+            "podman",
+            'Error: no container with name or ID "web" found: no such container',
+            "podman has no container web: `invoke ps` lists them",
+        ),
+        (
+            "docker",
+            "Error processing tar file(exit status 1): write /f: no space left on "
+            "device",
+            "the disk is full where docker keeps its data",
+        ),
+        (
+            "docker",
+            "ERROR: BuildKit is enabled but the buildx component is missing or broken.",
+            "install docker-buildx or unset DOCKER_BUILDKIT",
+        ),
+        (
+            "podman",
+            "Error: OCI runtime error: crun: cgroups in hybrid mode not supported, "
+            "drop all controllers from cgroupv2",
+            "install runc",
+        ),
+    ],
+)
+def test_meaning(kind, message, meaning):
+    problem = told(message, kind)
+    assert meaning in str(problem)
+    assert "\n" not in str(problem)
+    assert not isinstance(problem, NoEngine)
+
+
+@pytest.mark.parametrize(
+    ("message", "where"),
+    [
+        ("Cannot connect to the Docker daemon at unix:///a.sock. Is it running?", " at unix:///a.sock:"),
+        ("failed to connect to the docker API at unix:///a.sock; check it", " at unix:///a.sock:"),
+        ("error during connect: Cannot connect to the Docker daemon.", "answers:"),
+    ],
+)  # fmt: skip
+def test_daemon_down_can_be_helped_by_installing(message, where):
+    problem = told(message)
+    assert isinstance(problem, NoEngine)
+    assert where in str(problem)
+
+
+def test_refused_names_the_group_that_owns_the_socket(tmp_path):
+    path = tmp_path / "d.sock"
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(os.fspath(path))
+        os.chown(path, -1, os.getgid())
+        text = str(
+            told(
+                "Got permission denied while trying to connect to the Docker daemon "
+                f'socket at unix://{path}: Get "http://x": dial unix {path}: connect: '
+                "permission denied"
+            )
+        )
+    assert f"at {path} refuses user" in text
+    assert f"usermod -aG {grp.getgrgid(os.getgid()).gr_name} " in text
+
+
+def test_port_is_taken_by_a_container():
+    message = f"{DAEMON}Bind for 127.0.0.1:8080 failed: port is already allocated"
+    assert "port 8080 is taken by the container web:" in str(
+        told(message, container="web")
+    )
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
+def test_port_is_taken_by_a_process(family):
+    with socket.create_server(("", 0), family=family) as server:
+        port = server.getsockname()[1]
+        message = f"listen tcp4 127.0.0.1:{port}: bind: address already in use"
+        assert f"(process {os.getpid()})" in str(told(message, "podman"))
+    assert listener(port) == ""
+
+
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        (f"{DAEMON}what is new\nSee 'docker run --help'.\n", "what is new"),
+        ("unknown flag: --x\n\nUsage:  docker run\n\nRun 'docker …'", "unknown flag"),
+        ('time="now" level=warning msg="x"\nError: broken\n', "broken"),
+        ("", "it does not say why"),
+    ],
+)
+def test_unknown_complaint_is_passed_on_in_one_line(message, said):
+    assert str(told(message)).startswith(f"`docker run` failed: {said}")

@@ -1,0 +1,180 @@
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from containerize.complaints import NoEngine
+from containerize.engine import Engine, find
+from containerize.errors import Problem
+from containerize.settings import Settings
+
+
+@pytest.fixture
+def settings(tmp_path):
+    return Settings(root=tmp_path, image="x")
+
+
+@pytest.fixture
+def shell():
+    """An engine whose subcommands are those of Python: `-c` and its program."""
+    return Engine("podman", (sys.executable,), environment={"DEEP": "thought"})
+
+
+def test_no_engine_on_the_path(settings, monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", os.fspath(tmp_path))
+    with pytest.raises(NoEngine) as caught:
+        find(settings)
+    assert str(caught.value) == (
+        "no engine can be used: docker is not installed; podman is not installed: "
+        "`invoke engine --install` sees to it"
+    )
+
+
+@pytest.mark.parametrize(
+    ("named", "text"),
+    [
+        ("dokcer", "the engine dokcer is not there or cannot be run: mend INVOKE_"),
+        ("/bin/true", "/bin/true is no Docker and no Podman, or it is broken"),
+        ("/bin", "the engine /bin is not there or cannot be run"),
+    ],
+)  # fmt: skip
+def test_named_engine_that_is_none(settings, named, text):
+    with pytest.raises(Problem) as caught:
+        find(dataclasses.replace(settings, engine=named))
+    assert text in str(caught.value)
+    assert not isinstance(caught.value, NoEngine)
+
+
+def test_daemon_that_is_not_there(settings, monkeypatch, tmp_path):
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
+    with pytest.raises(NoEngine, match="no Docker daemon answers at unix:"):
+        find(dataclasses.replace(settings, engine="docker"))
+
+
+def test_run_gives_both_streams_or_one(shell):
+    program = "import sys; print(1); print(2, file=sys.stderr); sys.exit(3)"
+    done = shell.run("-c", program, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (3, "1\n", "2\n")
+    merged = shell.run("-c", program, check=False, merge=True)
+    assert sorted(merged.stdout) == sorted("1\n2\n")
+
+
+def test_run_feeds_input_and_environment(shell):
+    program = "import os, sys; print(sys.stdin.read() + os.environ['DEEP'])"
+    assert shell.run("-c", program, input=b"a ").stdout == "a thought\n"
+    assert shell.run("-c", program).stdout == "thought\n"
+
+
+def test_run_echoes_what_a_shell_would_take(shell):
+    said = []
+    shell = dataclasses.replace(
+        shell, on_command=said.append, options={"-c": ("pass",)}
+    )
+    shell.run("-c", "x")
+    shell.run("-c", "x", echo=False)
+    assert said == [["DEEP=thought", sys.executable, "-c", "pass", "x"]]
+
+
+def test_run_that_takes_too_long(shell):
+    with pytest.raises(Problem, match=r"did not end within 0.2 s"):
+        shell.run("-c", "import time; time.sleep(60)", timeout=0.2)
+
+
+def test_command_that_is_gone():
+    gone = Engine("docker", ("/nonexistent/docker",))
+    for call in (gone.run, gone.stream):
+        with pytest.raises(NoEngine, match="/nonexistent/docker is not installed"):
+            call("version")
+
+
+def test_pipe(shell):
+    with shell.pipe("-c", "import os; os.write(1, bytes(300_000))") as stream:
+        assert len(stream.read()) == 300_000
+
+
+def test_pipe_fails_on_leaving(shell):
+    with (
+        pytest.raises(Problem, match="failed: oh"),
+        shell.pipe("-c", "import sys; print(1); sys.exit('oh')") as stream,
+    ):
+        assert stream.read() == b"1\n"
+
+
+def test_pipe_ends_the_command_when_its_reader_fails(shell):
+    began = time.monotonic()
+    with (
+        pytest.raises(KeyError),
+        shell.pipe("-c", "import time; time.sleep(60)"),
+    ):
+        raise KeyError
+    assert time.monotonic() - began < 5
+
+
+def test_stream_says_how_it_failed(shell, capfd):
+    with pytest.raises(Problem, match="exit code 4"):
+        shell.stream("-c", "print('seen', flush=True); raise SystemExit(4)")
+    assert capfd.readouterr().out == "seen\n"
+
+
+def test_interrupted_stream_lets_the_command_end_by_itself(tmp_path):
+    """Ctrl-C reaches the whole group; the command must have its one signal only."""
+    command = (
+        "import signal, sys, time\n"
+        "def end(number, _):\n"
+        "    time.sleep(0.5)\n"
+        "    print('ended by', number, flush=True)\n"
+        "    sys.exit()\n"
+        "signal.signal(2, end); signal.signal(15, end)\n"
+        "print('ready', flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    caller = (
+        "import sys\n"
+        "from containerize.engine import Engine\n"
+        "try:\n"
+        "    Engine('podman', (sys.executable,)).stream('-c', sys.argv[1])\n"
+        "except KeyboardInterrupt:\n"
+        "    print('interrupted', flush=True)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", caller, command],
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        timer = threading.Timer(30, process.kill)
+        timer.start()
+        assert process.stdout.readline() == "ready\n"
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.stdout.read() == "ended by 2\ninterrupted\n"
+        timer.cancel()
+    assert process.returncode == 0
+
+
+INFO = {"ClientInfo": {"Plugins": [{"Name": "buildx", "Version": "0.13.1"}]}}
+
+
+@pytest.mark.parametrize(
+    ("variable", "client", "server", "info", "builder"),
+    [
+        # docs.docker.com/build/buildkit and the sources of docker/cli, cmd/docker
+        (None, "20.10.24", "20.10.24", {}, "legacy (the default of this release)"),
+        (None, "20.10.24", "26.1.5", {}, "BuildKit of the daemon (its default)"),
+        ("1", "20.10.24", "20.10.24", {}, "BuildKit of the daemon (DOCKER_BUILDKIT=1)"),
+        ("0", "20.10.24", "26.1.5", {}, "legacy (DOCKER_BUILDKIT=0)"),
+        (None, "28.2.2", "20.10.24", {}, "legacy (the client has no buildx)"),
+        ("1", "28", "26", {}, "none (DOCKER_BUILDKIT is set, but there is no buildx)"),
+        (None, "26.1.5", "26.1.5", INFO, "BuildKit through buildx 0.13.1"),
+        ("0", "26.1.5", "26.1.5", INFO, "legacy (DOCKER_BUILDKIT=0)"),
+    ],
+)  # fmt: skip
+def test_builder(monkeypatch, variable, client, server, info, builder):
+    monkeypatch.delenv("DOCKER_BUILDKIT", raising=False)
+    environment = {"DOCKER_BUILDKIT": variable} if variable else {}
+    engine = Engine("docker", ("docker",), environment=environment)
+    assert engine._builder(client, server, info) == builder
