@@ -1,0 +1,365 @@
+# waitress has no types, and the stubs there are describe it wrongly.
+# mypy: disallow-subclassing-any=False, disable-error-code="import-untyped"
+"""waitress, with a stop that loses nothing and limits that hold.
+
+What waitress 3.0.2 does well stays its own; each class here says what it adds.
+"""
+
+from __future__ import annotations
+
+import array
+import json
+import re
+import secrets
+import select
+import socket
+import struct
+import time
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from waitress import wasyncore
+from waitress.channel import ClientDisconnected, HTTPChannel
+from waitress.parser import HTTPRequestParser, ParsingError
+from waitress.server import TcpWSGIServer
+from waitress.task import ErrorTask, Task, WSGITask
+from waitress.utilities import Error
+
+from app.cors import Policy
+from app.logs import AccessLog, events
+from app.service import DRAINING, LIVE, READY, error_body
+
+if TYPE_CHECKING:
+    from wsgiref.types import WSGIApplication
+
+    from app.settings import Settings
+
+QUIET = 1.0
+"""Seconds without a byte after which a draining server takes a connection as idle.
+
+Before that its client may be about to send, not knowing yet that it must not.
+"""
+HANDSHAKE = 0.05
+"""Seconds that a stopping server leaves to connections whose handshake is under way."""
+
+
+class Parser(HTTPRequestParser):
+    """Refuses what waitress reads leniently and a proxy in front may read otherwise.
+
+    https://www.rfc-editor.org/rfc/rfc9112 sections 3, 5.2 and 6.3.
+    """
+
+    reserved = 0
+    """Bytes that the body may come to, counted against `max_bodies`."""
+
+    _first_line = re.compile(rb"[!-~]+ [!-~]+ HTTP/1\.[01]")
+    _fold = re.compile(rb"\r\n[ \t]")
+    _encoding = re.compile(rb"\r\ntransfer-encoding:([^\r]*)", re.IGNORECASE)
+    _host = re.compile(r"[\w.~%!$&'()*+;=:\[\]-]+", re.ASCII)
+
+    def received(self, data: bytes) -> int:
+        consumed: int = super().received(data)
+        if self.completed:
+            # Else waitress would invite a body that it has refused or that is not due.
+            self.expect_continue = False
+        return consumed
+
+    def parse_header(self, header_plus: bytes) -> None:
+        if not self._first_line.fullmatch(header_plus.partition(b"\r\n")[0]):
+            raise ParsingError("Start line is invalid")
+        if self._fold.search(header_plus):
+            raise ParsingError("Folded header line")
+        super().parse_header(header_plus)
+        encodings = self._encoding.findall(header_plus)
+        if encodings and (
+            [encoding.strip(b" \t").lower() for encoding in encodings] != [b"chunked"]
+            or self.version == "1.0"
+            or "CONTENT_LENGTH" in self.headers
+        ):
+            raise ParsingError("Length of the body is ambiguous")
+        if self.version == "1.1" and not self._host.fullmatch(
+            self.headers.get("HOST", "")
+        ):
+            raise ParsingError("Host is missing or invalid")
+        self.reserved = (
+            self.adj.max_request_body_size if self.chunked else self.content_length
+        )
+
+
+class _Logged(Task):
+    """Adds to a response what every one carries, and writes its log line."""
+
+    request_id = ""
+    body_start = 0
+    _safe_id = re.compile(r"[\w.:/+=@-]{1,128}", re.ASCII)
+
+    def service(self) -> None:
+        taken = self.request.headers.get("X_REQUEST_ID", "")
+        self.request_id = (
+            taken if self._safe_id.fullmatch(taken) else secrets.token_hex(8)
+        )
+        self.body_start = self.channel.written
+        try:
+            super().service()
+        except ClientDisconnected:
+            self._log(aborted=True)
+            raise
+        except Exception:
+            if self.wrote_header:
+                self._log(aborted=True)
+            # Otherwise an error answer follows, which is logged itself.
+            raise
+        self._log()
+
+    def build_response_header(self) -> bytes:
+        if self.channel.server.draining:
+            # waitress reads the client's wish here and answers alike.
+            self.request.headers["CONNECTION"] = "close"
+        self.response_headers.append(("X-Request-ID", self.request_id))
+        header: bytes = super().build_response_header()
+        self.body_start += len(header)
+        return header
+
+    def client(self) -> str:
+        """The client's address, or what a trusted proxy says it is."""
+        environ = getattr(self, "environ", None) or {}
+        return str(environ.get("REMOTE_ADDR") or self.channel.addr[0])
+
+    def _log(self, aborted: bool = False) -> None:
+        server, request = self.channel.server, self.request
+        settings = server.settings
+        path = getattr(request, "path", "")
+        status = int(self.status[:3])
+        if path in (LIVE, READY) and status == 200 and not settings.log_health:
+            return
+        shown = quote(path.encode("latin-1"), safe="/!$&'()*+,;=:@~") or "-"
+        query = getattr(request, "query", "")
+        if settings.log_query and query:
+            shown += f"?{query}"
+        server.access_log.write(
+            client=self.client(),
+            method=getattr(request, "command", "-"),
+            path=shown,
+            status=status,
+            bytes=self.channel.written - self.body_start,
+            duration_ms=round((time.monotonic() - self.channel.queued) * 1000, 1),
+            request_id=self.request_id,
+            **({"aborted": "aborted"} if aborted else {}),
+        )
+
+
+class Answer(_Logged, WSGITask):
+    """The application's answer."""
+
+    def get_environment(self) -> dict[str, Any]:
+        environ: dict[str, Any] = super().get_environment()
+        environ["HTTP_X_REQUEST_ID"] = self.request_id
+        environ[DRAINING] = self.channel.server.draining
+        return environ
+
+
+class Refusal(_Logged, ErrorTask):
+    """The server's own answer to a request that the application never sees."""
+
+    def execute(self) -> None:
+        error = self.request.error
+        body = json.dumps(error_body(error.code, error.reason, error.body)).encode()
+        self.status = f"{error.code} {error.reason}"
+        origin = self.request.headers.get("ORIGIN")
+        self.response_headers += [
+            ("Content-Type", "application/json"),
+            *self.channel.server.policy.headers(origin, preflight=False),
+        ]
+        self.set_close_on_finish()
+        self.content_length = len(body)
+        self.write(b"" if getattr(self.request, "command", "") == "HEAD" else body)
+
+
+class Channel(HTTPChannel):
+    """One connection: bounds how long a request takes to arrive, and its size."""
+
+    parser_class = Parser
+    task_class = Answer
+    error_task_class = Refusal
+
+    request: Parser | None
+    written = 0
+    """Bytes of all responses so far."""
+    queued = 0.0
+    """When the current request was handed to the threads (monotonic)."""
+    arriving: Parser | None = None
+    """The request that began to arrive at `since`."""
+    since = 0.0
+
+    def received(self, data: bytes) -> bool:
+        accepted: bool = super().received(data)
+        request = self.request
+        if request is not self.arriving:
+            self.arriving, self.since = request, time.time()
+            if request is not None and request.reserved and not self.server.has_room():
+                self.refuse(
+                    HTTPStatus.SERVICE_UNAVAILABLE, "Too many request bodies at once"
+                )
+        return accepted
+
+    def write_soon(self, data: Any) -> int:
+        count: int = super().write_soon(data)
+        self.written += count
+        return count
+
+    def refuse(self, status: HTTPStatus, text: str) -> None:
+        """Answer the request that is still arriving with an error."""
+        error = Error(text)
+        error.code, error.reason = status.value, status.phrase
+        with self.requests_lock:
+            request, self.request = self.request, None
+            assert request is not None  # noqa: S101
+            request.error = error
+            self.requests.append(request)
+            if len(self.requests) == 1:
+                self.server.add_task(self)
+
+    def unfinished(self) -> int:
+        """Requests of this connection that are not wholly answered."""
+        request = self.request
+        arriving = request is not None and (
+            request.headers_finished or bool(request.header_plus.strip())
+        )
+        return len(self.requests) or int(arriving or self.total_outbufs_len > 0)
+
+
+class Server(TcpWSGIServer):
+    """A listener that drains."""
+
+    channel_class = Channel
+    draining = False
+    stopping = False
+
+    def __init__(self, application: WSGIApplication, settings: Settings) -> None:
+        self.settings = settings
+        self.policy = Policy(settings)
+        self.access_log = AccessLog(settings)
+        super().__init__(
+            application,
+            host=settings.host,
+            port=settings.port,
+            threads=settings.threads,
+            connection_limit=settings.connections,
+            channel_timeout=settings.idle_timeout,
+            cleanup_interval=1,
+            # waitress refuses what reaches a limit.
+            max_request_header_size=settings.max_header + 1,
+            max_request_body_size=settings.max_body + 1,
+            ident=None,
+            log_socket_errors=False,
+            clear_untrusted_proxy_headers=False,  # app.proxies does
+            asyncore_use_poll=True,  # select ends at descriptor 1023
+        )
+
+    def add_task(self, task: Channel) -> None:
+        task.queued = time.monotonic()
+        super().add_task(task)
+
+    def has_room(self) -> bool:
+        """Whether the bodies of all requests that are here fit the limit."""
+        held = 0
+        for channel in self.active_channels.values():
+            for request in (channel.request, *channel.requests):
+                held += request.reserved if request is not None else 0
+        return held <= self.settings.max_bodies
+
+    def maintenance(self, now: float) -> None:
+        """Called by waitress each second: end what takes too long."""
+        super().maintenance(now)
+        arrival, idle = self.settings.request_timeout, self.settings.idle_timeout
+        for channel in list(self.active_channels.values()):
+            if channel.requests:
+                channel.since = now  # what comes after it is not read meanwhile
+                if channel.total_outbufs_len and now - channel.last_activity >= idle:
+                    channel.will_close = True  # its thread waits for the reader
+            elif channel.unfinished() and channel.request is not None:
+                if now - channel.since >= arrival:
+                    channel.refuse(
+                        HTTPStatus.REQUEST_TIMEOUT, "The request did not arrive in time"
+                    )
+            elif not channel.written and now - channel.creation_time >= arrival:
+                channel.will_close = True
+        if self.in_connection_overflow:
+            self._close_idle()
+
+    def run(self) -> int:
+        """Serve until `stopping`; returns how many requests could not be finished."""
+        while not self.stopping:
+            self._turn(self.adj.asyncore_loop_timeout)
+        return self._drain()
+
+    def stop(self) -> None:
+        """Make `run` drain and return; may be called by a signal handler."""
+        self.stopping = True
+        self.pull_trigger()
+
+    def _turn(self, timeout: float) -> None:
+        wasyncore.loop(timeout=timeout, use_poll=True, map=self._map, count=1)
+
+    def _drain(self) -> int:
+        self.draining = True
+        events.info(
+            "draining: requests in flight have %g s", self.settings.grace_period
+        )
+        deadline = time.monotonic() + self.settings.grace_period
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as marker:
+            # In the abstract namespace: the health check, which finds no listener any
+            # more, asks for it. It needs no file and ends with the process.
+            marker.bind(f"\0app-draining-{self.settings.port}")
+            self._accept_until(time.monotonic() + self.settings.drain_delay)
+            self._refuse_handshakes()
+            self._accept_until(time.monotonic() + HANDSHAKE)
+            self._close_listener()
+            while self.active_channels and time.monotonic() < deadline:
+                self._turn(0.05)
+                self._close_idle()
+        channels = self.active_channels.values()
+        unfinished: int = sum(channel.unfinished() for channel in channels)
+        if unfinished:
+            events.error("stopped with %d request(s) unfinished", unfinished)
+        else:
+            events.info("stopped")
+        return unfinished
+
+    def _accept_until(self, end: float) -> None:
+        while (left := end - time.monotonic()) > 0:
+            self._turn(left)
+
+    def _refuse_handshakes(self) -> None:
+        """Let the kernel drop each SYN, so that what it has accepted can be counted."""
+        program = array.array("Q", _DROP_SYN)
+        address, count = program.buffer_info()
+        filter_ = struct.pack("HP", count, address)
+        self.socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, filter_)
+
+    def _close_listener(self) -> None:
+        poll = select.poll()
+        poll.register(self.socket, select.POLLIN)
+        while poll.poll(0):
+            self.handle_accept()
+        wasyncore.dispatcher.close(self)  # the server's own would end the trigger too
+
+    def _close_idle(self) -> None:
+        now = time.time()
+        for channel in list(self.active_channels.values()):
+            if not channel.unfinished() and now - channel.last_activity >= QUIET:
+                channel.will_close = True
+
+
+def _instruction(code: int, if_true: int, if_false: int, value: int) -> int:
+    return int.from_bytes(struct.pack("HBBI", code, if_true, if_false, value), "little")
+
+
+_SO_ATTACH_FILTER = 26
+_DROP_SYN = [
+    _instruction(0x30, 0, 0, 13),  # load the byte of the TCP flags
+    _instruction(0x45, 0, 1, 0x10),  # has it ACK?
+    _instruction(0x06, 0, 0, 0xFFFFFFFF),  # yes: let it pass
+    _instruction(0x06, 0, 0, 0),  # no: drop it
+]
