@@ -91,20 +91,25 @@ class _Apt:
         self.suite = settings.suite
         for name in ("lists/partial", "etc/preferences.d"):
             (top / name).mkdir(parents=True)
-        # A mirror that the user names may be a snapshot, whose files are as old as
-        # it is; one that apt uses daily must be fresh.
-        old = " check-valid-until=no" if settings.mirrors else ""
-        options = f"[signed-by={keyring}{old}]"
+        self.urls: dict[str, str] = {}
         lines = []
-        for name, urls, suites in (
-            ("main", found.main, (self.suite, f"{self.suite}-updates")),
-            ("security", found.security, (f"{self.suite}-security",)),
+        for name, urls, named, suites in (
+            ("main", found.main, settings.mirrors, ("", "-updates")),
+            ("security", found.security, settings.security_mirrors, ("-security",)),
         ):
             file = top / f"{name}.mirrors"
             file.write_text(
                 "".join(f"{url}\tpriority:{n}\n" for n, url in enumerate(urls, 1))
             )
-            lines += [f"deb {options} mirror+file:{file} {s} main\n" for s in suites]
+            self.urls[f"mirror+file:{file}"] = urls[0]
+            # A mirror that the settings name may be a snapshot, whose files are as old
+            # as it is; one that apt uses daily must be fresh.
+            old = " check-valid-until=no" if named else ""
+            lines += [
+                f"deb [signed-by={keyring}{old}] mirror+file:{file} "
+                f"{self.suite}{suite} main\n"
+                for suite in suites
+            ]
         (top / "etc/sources.list").write_text("".join(lines))
 
     def update(self) -> None:
@@ -112,7 +117,7 @@ class _Apt:
         result = self._run(architectures, "apt-get", "update", "--error-on=any")
         if result.returncode:
             raise Problem(
-                f"Debian's suite {self.suite} cannot be read: {_essence(result)}"
+                f"Debian's suite {self.suite} cannot be read: {self._essence(result)}"
             )
 
     def date(self) -> int:
@@ -144,7 +149,7 @@ class _Apt:
         if result.returncode:
             raise Problem(
                 f"base.in cannot be resolved for {architecture} in Debian's suite "
-                f"{self.suite}: {_essence(result)}"
+                f"{self.suite}: {self._essence(result)}"
             )
         chosen = [
             f"{match['name']}:{match['arch']}={match['version']}"
@@ -160,7 +165,7 @@ class _Apt:
             )
         ]
         if len(packages) != len(chosen):
-            raise Problem(f"apt does not show what it chose: {_essence(shown)}")
+            raise Problem(f"apt does not show what it chose: {self._essence(shown)}")
         return sorted(packages)
 
     def _run(
@@ -191,12 +196,17 @@ class _Apt:
         config.write_text("".join(f'{k} "{v}";\n' for k, v in options))
         return mirrors.run(*command, environment={"APT_CONFIG": str(config)})
 
-
-def _essence(result: subprocess.CompletedProcess[str]) -> str:
-    """What apt says is wrong, on one line."""
-    lines = [line.strip() for line in result.stderr.splitlines()]
-    errors = [line[2:].strip() for line in lines if line.startswith("E:")]
-    unmet = [
-        line.strip() for line in result.stdout.splitlines() if " : Depends: " in line
-    ]
-    return "; ".join([*errors, *unmet]) or f"apt exited with {result.returncode}"
+    def _essence(self, result: subprocess.CompletedProcess[str]) -> str:
+        """What apt says is wrong, on one line."""
+        unmet = re.findall(r"^ *(\S+ : Depends: .*)", result.stdout, re.MULTILINE)
+        signatures = re.findall(
+            r"^[WE]: (?:GPG error|OpenPGP signature \S+ failed): (.*)",
+            result.stderr,
+            re.MULTILINE,
+        )
+        errors = re.findall(r"^E: (.*)", result.stderr, re.MULTILINE)
+        found = [*unmet, *signatures, *errors, f"apt exited with {result.returncode}"]
+        text = str(found[0]).rstrip(".")
+        for file, url in self.urls.items():
+            text = text.replace(file, url)
+        return text

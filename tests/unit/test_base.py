@@ -1,0 +1,146 @@
+"""apt resolves base.in: with real apt, on an archive on the loopback."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import os
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from containerize import base
+from containerize.base import Wanted
+from containerize.errors import Problem
+from containerize.settings import Settings
+
+HELLO = Wanted(("hello",), ("script-runner",))
+
+
+def test_resolves_for_both_architectures_with_the_date_of_the_suite(
+    sample: Settings,
+) -> None:
+    time, packages = base.resolve(sample, HELLO)
+    date = datetime.datetime(2024, 6, 1, 10, 20, 30, tzinfo=datetime.UTC)
+    assert time == date.timestamp()
+    assert [(p.name, p.version, p.architecture, p.path) for p in packages] == [
+        (name, version, architecture, path.format(architecture))
+        for architecture in ("amd64", "arm64")
+        for name, version, path in (
+            ("hello", "1:2.0-1", "pool/main/h/hello/hello_2.0-1_{}.deb"),
+            ("hello-data", "2.0-1", "pool/main/h/hello/hello-data_2.0-1_all.deb"),
+            (
+                "libhello",
+                "1.0-1+deb13u1",
+                "pool/updates/main/h/hello/libhello_1.0-1+deb13u1_{}.deb",
+            ),
+        )
+    ]
+
+
+def test_takes_the_updates_suite_in(sample: Settings) -> None:
+    _, packages = base.resolve(sample, Wanted(("tz",), ()))
+    assert {p.version for p in packages} == {"2024a"}
+
+
+def test_what_counts_as_provided_is_left_out(sample: Settings) -> None:
+    _, packages = base.resolve(sample, dataclasses.replace(HELLO, provided=()))
+    assert "script-runner" in {p.name for p in packages}
+
+
+def test_a_dead_mirror_is_passed_over(sample: Settings) -> None:
+    several = ("http://localhost:1/debian", *sample.mirrors)
+    _, packages = base.resolve(dataclasses.replace(sample, mirrors=several), HELLO)
+    assert packages
+
+
+def test_needs_no_root(sample: Settings, tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    child = os.fork()
+    if child == 0:
+        try:
+            if os.geteuid() == 0:
+                os.setgroups([])
+                os.setgid(65534)
+                os.setuid(65534)
+            _, packages = base.resolve(sample, HELLO)
+            os._exit(0 if packages else 1)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_a_wrong_key_is_refused(sample: Settings) -> None:
+    other = dataclasses.replace(sample, keyring=base.KEYRING)
+    with pytest.raises(Problem, match=r"suite trixie cannot be read.*[Ss]ign"):
+        base.resolve(other, HELLO)
+
+
+@pytest.mark.parametrize("file", ["InRelease", "main/binary-amd64/Packages"])
+def test_a_changed_index_is_refused(
+    sample: Settings, debian: object, tmp_path: Path, file: str
+) -> None:
+    path = tmp_path / "debian/dists/trixie" / file
+    path.write_bytes(path.read_bytes().replace(b"e", b"f", 1))
+    with pytest.raises(Problem, match="suite trixie cannot be read"):
+        base.resolve(sample, HELLO)
+
+
+def test_a_mirror_of_apt_must_be_fresh_and_one_of_the_settings_may_be_a_snapshot(
+    sample: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert base.resolve(sample, HELLO)
+    url = sample.mirrors[0]
+    found = base.mirrors.Mirrors((url,), (url,))
+    monkeypatch.setattr(base.mirrors, "find", lambda _: found)
+    with pytest.raises(Problem, match="expired"):
+        base.resolve(dataclasses.replace(sample, mirrors=()), HELLO)
+
+
+def test_an_unknown_package_is_named(sample: Settings) -> None:
+    with pytest.raises(Problem, match=r"base\.in .*locate package hullo"):
+        base.resolve(sample, Wanted(("hullo",), ()))
+
+
+def test_an_unmet_dependency_is_named(sample: Settings) -> None:
+    with pytest.raises(Problem, match="unmet : Depends: nowhere-to-be-had"):
+        base.resolve(sample, Wanted(("unmet",), ()))
+
+
+def test_an_unreachable_mirror_is_named(sample: Settings) -> None:
+    dead = dataclasses.replace(sample, mirrors=("http://localhost:1/debian",))
+    with pytest.raises(Problem, match=r"localhost:1.*refused"):
+        base.resolve(dead, HELLO)
+
+
+def test_an_unknown_suite_is_named(sample: Settings) -> None:
+    with pytest.raises(Problem, match="suite trixy cannot be read"):
+        base.resolve(dataclasses.replace(sample, suite="trixy"), HELLO)
+
+
+def test_without_apt_it_says_where_to_run(
+    sample: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    with pytest.raises(Problem, match=r"no apt-get.*Debian or Ubuntu"):
+        base.resolve(sample, HELLO)
+
+
+def test_without_a_keyring_it_says_what_to_install(sample: Settings) -> None:
+    other = dataclasses.replace(sample, keyring="/nonexistent.gpg")
+    with pytest.raises(Problem, match="debian-archive-keyring or set INVOKE_KEYRING"):
+        base.resolve(other, HELLO)
+
+
+def test_reads_no_configuration_of_the_host_that_weakens_signatures(
+    sample: Settings, apt_conf: Callable[..., None]
+) -> None:
+    apt_conf(
+        'Acquire::AllowInsecureRepositories "true";',
+        'APT::Get::AllowUnauthenticated "1";',
+    )
+    with pytest.raises(Problem, match="[Ss]ign"):
+        base.resolve(dataclasses.replace(sample, keyring=base.KEYRING), HELLO)
