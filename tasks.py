@@ -124,11 +124,10 @@ def lock(c: invoke.Context, upgrade: bool = False, check: bool = False) -> None:
 def report(changes: Sequence[str]) -> None:
     for change in changes:
         say(f"  {change}")
-    say(
-        "The locks changed, and so does the image's digest."
-        if changes
-        else "The locks are as they were."
-    )
+    if not changes:
+        say("The locks are as they were.")
+    elif any(not change.startswith("tools.txt") for change in changes):
+        say("The image's digest changes with these locks.")
 
 
 @task()
@@ -175,8 +174,9 @@ class Meter:
             )
 
     def done(self) -> None:
-        start = "\r" if self.moving else ""
-        say(f"{start}fetched {self.name}  {megabytes(self.size)}")
+        start = "\r\033[K" if self.moving else ""
+        size = f"  {megabytes(self.size)}" if self.size else ""
+        say(f"{start}{self.name}{size}")
 
     def note(self, text: str) -> None:
         say(text)
