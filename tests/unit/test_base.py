@@ -142,5 +142,5 @@ def test_reads_no_configuration_of_the_host_that_weakens_signatures(
         'Acquire::AllowInsecureRepositories "true";',
         'APT::Get::AllowUnauthenticated "1";',
     )
-    with pytest.raises(Problem, match="[Ss]ign"):
+    with pytest.raises(Problem, match=r"[Ss]ign"):
         base.resolve(dataclasses.replace(sample, keyring=base.KEYRING), HELLO)

@@ -1,0 +1,497 @@
+"""One image, one sequence of bytes: the canonical form of what an engine has built.
+
+What a layer *does* to the layers below it is kept, how an engine wrote it down is
+not. A canonical layer has the entries that change something and their parent
+directories, sorted by the bytes of their paths, as ustar with pax records only where
+ustar cannot say it; numeric owners; permission bits; one time for all. Of the names
+of a hard-linked file the first has the content. What is removed has one whiteout;
+engines that mark a directory as opaque instead say the same. A layer that changes
+nothing is left out.
+
+Three things of a file are not kept: its time, extended attributes other than
+security.capability (the engines differ on which they store), and the root directory's
+own entry (only some engines write it). Left out are also the empty mount points that
+engines leave behind where they ran a command, `STUBS`.
+
+Compression is gzip by libdeflate, which the tool lock pins as the wheel `deflate`.
+The standard library's zlib is whichever the machine has, and what zlib-ng and isa-l
+write depends on the processor; libdeflate's compressor has no code that looks at it
+(only its decompressor and checksums have), and its wheels bring it along. Docker 20.10
+takes no zstd. libdeflate wants whole buffers, so a layer is a gzip file of several
+members, one for each `CHUNK`: RFC 1952 allows it, every engine reads it, and memory
+stays flat. The stable identity is nevertheless the digests of unpacked layers, which
+need no compressor at all.
+"""
+
+from __future__ import annotations
+
+import collections
+import concurrent.futures
+import contextlib
+import dataclasses
+import datetime
+import hashlib
+import json
+import os
+import stat
+import tarfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import deflate
+
+from containerize import archive, tree
+from containerize.archive import CHUNK, Entry, Region, show
+from containerize.errors import Problem
+
+LEVEL = 6
+"""libdeflate's compression level, 1 to 12."""
+
+XATTRS = (b"security.capability",)
+"""The extended attributes that stay."""
+
+STUBS = frozenset(
+    {
+        b".dockerenv",
+        b"dev",
+        b"dev/console",
+        b"dev/mqueue",
+        b"dev/pts",
+        b"dev/shm",
+        b"etc/hostname",
+        b"etc/hosts",
+        b"etc/mtab",
+        b"etc/resolv.conf",
+        b"proc",
+        b"run/.containerenv",
+        b"run/secrets",
+        b"sys",
+    }
+)
+"""Where engines mount something of their own into every container.
+
+An empty file or directory that appears there above the first layer is left out, and
+so is a parent directory that holds nothing else: it is what a `RUN` left behind, or
+no different from it.
+"""
+
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""The PATH that every engine gives where an image has none; some write it down."""
+
+_WHITEOUT = b".wh."
+_OPAQUE = b".wh..wh..opq"
+_OWN = "io.buildah."  # labels that builders add by themselves
+_USTAR_MAX = 8 << 30
+_ID_MAX = 0o7777777
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerInfo:
+    """Digests, as `sha256:` and hex, and sizes in bytes of one layer."""
+
+    diff_id: str
+    digest: str
+    size: int
+    compressed_size: int
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageDigests:
+    """What names an image, computed from the bytes of its archive."""
+
+    manifest: str
+    config: str
+    diff_ids: tuple[str, ...]
+    layers: tuple[LayerInfo, ...]
+    warnings: tuple[str, ...] = ()
+    """What is doubtful in the image or could not be kept, one line each."""
+
+
+def canonicalize(
+    source: Path,
+    target: Path,
+    *,
+    time: int,
+    labels: Mapping[str, str],
+    references: Sequence[str],
+) -> ImageDigests:
+    """Write the image in the archive `source` canonically to `target`.
+
+    `source` is what `docker save` or `podman save` wrote. `target` becomes a tar that
+    is an OCI image layout and has the manifest.json of `docker save` too, so that
+    skopeo, `docker load` and `podman load` read it; it appears whole or not at all.
+    `time` is in seconds since 1970. `labels` are added to the image's own.
+    `references`, each NAME:TAG, are the archive's and do not count for any digest.
+    Raises Problem, with the entry's name, for an archive that is not sound.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        contextlib.ExitStack() as stack,
+        archive.open_image(source) as image,
+        tree.atomic(target) as file,
+    ):
+        out = _Archive(file, time)
+        out.add("oci-layout", _json({"imageLayoutVersion": "1.0.0"}))
+        root = Node(_DIRECTORY)
+        warnings: list[str] = []
+        layers: list[LayerInfo] = []
+        for number, blob in enumerate(image.layers):
+            region = stack.enter_context(blob.unpacked(target.parent))
+            upper = _layer(region, blob.name, warnings)
+            if number:
+                _drop_stubs(upper, root)
+            _join_links(upper, root, blob.name)
+            if changes := _apply(root, upper, blob.name):
+                layers.append(out.add_layer(changes))
+        config = _json(_config(image.config, time, labels, layers))
+        return out.finish(config, image.config, references, layers, warnings)
+
+
+def read_digests(path: Path) -> ImageDigests:
+    """The digests of the image in an OCI archive, recomputed from its bytes.
+
+    Raises Problem where the archive is damaged or is no OCI archive.
+    """
+    with archive.open_image(path) as image:
+        if not image.manifest_digest:
+            raise Problem(f"{path} has no OCI manifest: name an archive of `build`")
+        layers = []
+        for blob in image.layers:
+            with blob.unpacked(path.parent) as region:
+                layers.append(
+                    LayerInfo(blob.diff_id, blob.digest, region.size, blob.region.size)
+                )
+        return ImageDigests(
+            image.manifest_digest,
+            image.config_digest,
+            tuple(layer.diff_id for layer in layers),
+            tuple(layers),
+        )
+
+
+# --- What a layer does -----------------------------------------------------------
+
+
+@dataclasses.dataclass(slots=True)
+class Node:
+    """A path of the merged file system, or of one layer."""
+
+    entry: Entry | None
+    """None for a directory that a layer goes through without an entry for it."""
+    content: Region | None = None
+    links: tuple[bytes, ...] = ()
+    """All names of a hard-linked file, sorted."""
+    children: dict[bytes, Node] = dataclasses.field(default_factory=dict)
+    removed: bool = False
+    """In a layer: whether it removes what was at this path before."""
+    opaque: bool = False
+    """In a layer: whether it removes all that was in this directory before."""
+
+    def is_directory(self) -> bool:
+        return self.entry is None or self.entry.kind == tarfile.DIRTYPE
+
+    def only_removed(self) -> bool:
+        return self.removed and self.entry is None and not self.children
+
+    def find(self, path: bytes) -> Node | None:
+        node: Node | None = self
+        for part in path.split(b"/") if path else ():
+            node = node.children.get(part) if node else None
+        return node
+
+    def same(self, other: Node) -> bool:
+        """Whether two paths are equal in all that is kept, children aside."""
+        if self.entry is None or other.entry is None:
+            return self.entry is other.entry
+        return (
+            _kept(self.entry) == _kept(other.entry)
+            and self.links == other.links
+            and (
+                self.content is None
+                or other.content is None
+                or all(map(operator.eq, self.content.chunks(), other.content.chunks()))
+            )
+        )
+
+
+_DIRECTORY = Entry(
+    path=b"",
+    kind=tarfile.DIRTYPE,
+    mode=0o755,
+    uid=0,
+    gid=0,
+    owner=(b"", b""),
+    size=0,
+    mtime=0,
+    link=b"",
+    device=(0, 0),
+    xattrs=(),
+    offset=0,
+)
+
+
+def _kept(entry: Entry) -> tuple[object, ...]:
+    return (
+        entry.kind,
+        _mode(entry),
+        entry.uid,
+        entry.gid,
+        entry.size,
+        entry.link,
+        entry.device,
+        _xattrs(entry),
+    )
+
+
+def _mode(entry: Entry) -> int:
+    # The mode of a link means nothing on Linux, and what engines write differs.
+    return 0o777 if entry.kind == tarfile.SYMTYPE else entry.mode & 0o7777
+
+
+def _xattrs(entry: Entry) -> tuple[tuple[bytes, bytes], ...]:
+    return tuple(pair for pair in entry.xattrs if pair[0] in XATTRS)
+
+
+def _layer(region: Region, name: str, warnings: list[str]) -> Node:
+    """The tree of a layer's entries; hard links are left as they are."""
+    root = Node(None)
+    for entry in archive.read_tar(region, name):
+        warnings += (f"{name}: {show(entry.path)} {doubt}" for doubt in _doubts(entry))
+        if not entry.path:
+            continue
+        node = root
+        *parents, base = entry.path.split(b"/")
+        for part in parents:
+            node = node.children.setdefault(part, Node(None))
+        if base == _OPAQUE:
+            node.opaque = True
+            continue
+        if base.startswith(_WHITEOUT):
+            base = base.removeprefix(_WHITEOUT)
+            if base in (b"", b".", b"..") or base.startswith(_WHITEOUT):
+                raise Problem(f"{name}: {show(entry.path)} is no whiteout: refused")
+            node.children.setdefault(base, Node(None)).removed = True
+            continue
+        node = node.children.setdefault(base, Node(None))
+        node.entry = entry
+        if entry.kind == tarfile.REGTYPE:
+            node.content = region.part(entry.offset, entry.size)
+    return root
+
+
+def _doubts(entry: Entry) -> Iterator[str]:
+    """What to report of an entry."""
+    if not entry.path and _kept(entry) != _kept(_DIRECTORY):
+        yield "has an unusual mode or owner, which is not kept"
+    if entry.kind in (tarfile.CHRTYPE, tarfile.BLKTYPE):
+        yield "is a device node"
+    if entry.kind == tarfile.REGTYPE and entry.mode & (stat.S_ISUID | stat.S_ISGID):
+        yield "runs as its owner or group (setuid or setgid)"
+    for key, _ in entry.xattrs:
+        if key not in XATTRS:
+            yield f"has the extended attribute {show(key)[1:]}, which is not kept"
+
+
+def _drop_stubs(upper: Node, root: Node) -> None:
+    """Take out of a layer what an engine left behind where it ran a command."""
+    for path in sorted(STUBS, reverse=True):  # children first
+        directory, _, base = path.rpartition(b"/")
+        parent = upper.find(directory)
+        node = parent.children.get(base) if parent else None
+        if not parent or not node or node.children or node.removed or root.find(path):
+            continue
+        entry = node.entry
+        if entry is None or entry.size or entry.link not in (b"", b"/proc/mounts"):
+            continue
+        del parent.children[base]
+        if directory and not parent.children and not root.find(directory):
+            del upper.children[directory]
+
+
+def _join_links(upper: Node, root: Node, name: str) -> None:
+    """Make equals of all names of each hard-linked file of a layer."""
+    groups: dict[bytes, list[bytes]] = {}
+    stack = [(b"", upper)]
+    while stack:
+        path, node = stack.pop()
+        if node.entry and node.entry.kind == tarfile.LNKTYPE:
+            groups.setdefault(_origin(node.entry, upper, root, name), []).append(path)
+        stack += ((_join(path, part), child) for part, child in node.children.items())
+    for origin, names in groups.items():
+        first = upper.find(origin)
+        assert first is not None
+        links = tuple(sorted({origin, *names}))
+        for path in links:
+            node_ = upper.find(path)
+            assert node_ is not None
+            node_.entry, node_.content, node_.links = first.entry, first.content, links
+
+
+def _origin(entry: Entry, upper: Node, root: Node, name: str) -> bytes:
+    """The path that has the content of a hard link.
+
+    Where that is in a layer below, as the naive diff of some storage drivers has it,
+    the file is copied up, which is what overlayfs does.
+    """
+    seen = {entry.path}
+    target = entry.link
+    while target not in seen:
+        seen.add(target)
+        node = upper.find(target)
+        if node is None and (below := root.find(target)) and below.entry:
+            node = upper
+            for part in target.split(b"/"):
+                node = node.children.setdefault(part, Node(None))
+            node.entry, node.content = below.entry, below.content
+        if node is None or node.entry is None or node.is_directory():
+            break
+        if node.entry.kind != tarfile.LNKTYPE:
+            return target
+        target = node.entry.link
+    raise Problem(
+        f"{name}: {show(entry.path)} is a hard link to {show(entry.link)}, which is no "
+        "file of the image: refused"
+    )
+
+
+def _join(directory: bytes, name: bytes) -> bytes:
+    return directory + b"/" + name if directory else name
+
+
+_Changes = dict[bytes, Node | None]
+"""What a layer changes, by path, with parent directories; None for a whiteout."""
+
+
+def _apply(root: Node, upper: Node, name: str) -> _Changes:
+    """Put a layer onto the file system `root`; returns what that has changed."""
+    changes: _Changes = {}
+    _merge(root, upper, b"", False, changes, name)
+    for node in list(changes.values()):
+        for path in node.links if node else ():
+            while path not in changes:
+                changes[path] = root.find(path)
+                path = path.rpartition(b"/")[0]
+    changes.pop(b"", None)
+    return changes
+
+
+def _merge(
+    lower: Node | None,
+    upper: Node,
+    path: bytes,
+    opaque: bool,
+    changes: _Changes,
+    name: str,
+) -> Node:
+    """What is at `path` once a layer is put on; `opaque` hides what was below it."""
+    if upper.children and not upper.is_directory():
+        below = show(_join(path, next(iter(upper.children))))
+        raise Problem(f"{name}: {below} is below {show(path)}, which is no directory")
+    merges = lower is not None and lower.is_directory()
+    if upper.entry is not None:
+        node = Node(upper.entry, upper.content, upper.links)
+    elif lower is None or opaque:
+        node = Node(_DIRECTORY)  # engines make missing parents like this
+    elif merges:
+        node = Node(lower.entry)
+    else:
+        below = show(_join(path, next(iter(upper.children))))
+        raise Problem(f"{name}: {below} is below {show(path)}, which is no directory")
+    changed = lower is None or not lower.same(node)
+    if node.is_directory():
+        if merges and lower is not None:
+            node.children = lower.children
+        opaque = opaque or upper.opaque
+        gone = [part for part in node.children if opaque and part not in upper.children]
+        for part, child in upper.children.items():
+            if child.only_removed():
+                if part in node.children:
+                    gone.append(part)
+                continue
+            before = len(changes)
+            node.children[part] = _merge(
+                node.children.get(part),
+                child,
+                _join(path, part),
+                opaque or child.removed,
+                changes,
+                name,
+            )
+            changed = changed or len(changes) > before
+        for part in gone:
+            del node.children[part]
+            changes[_join(path, _WHITEOUT + part)] = None
+            changed = True
+    if changed:
+        changes[path] = node
+    return node
+
+
+# --- Bytes -----------------------------------------------------------------------
+
+
+def _header(path: bytes, entry: Entry, time: int, link: bytes) -> bytes:
+    """The header of an entry: ustar, after pax records for what ustar cannot say."""
+    if entry.kind == tarfile.DIRTYPE:
+        path += b"/"
+    size = 0 if link and entry.kind == tarfile.REGTYPE else entry.size
+    kind = tarfile.LNKTYPE if link else entry.kind
+    link = link or entry.link
+    records = [(archive.XATTR + key, value) for key, value in _xattrs(entry)]
+    for key, text in ((b"path", path), (b"linkpath", link)):
+        if len(text) > 100 or not text.isascii():
+            records.append((key, text))
+    numbers = {b"uid": entry.uid, b"gid": entry.gid, b"size": size}
+    for key, limit in ((b"uid", _ID_MAX), (b"gid", _ID_MAX), (b"size", _SIZE_MAX)):
+        if numbers[key] > limit:
+            records.append((key, b"%d" % numbers[key]))
+            numbers[key] = 0
+    pax = b""
+    if records:
+        data = b"".join(_record(*record) for record in sorted(records))
+        pax = _ustar(b"././@PaxHeader", 0o644, 0, 0, len(data), time, b"x", b"", (0, 0))
+        pax += data + bytes(-len(data) % 512)
+    return pax + _ustar(
+        _ascii(path),
+        _mode(entry),
+        numbers[b"uid"],
+        numbers[b"gid"],
+        numbers[b"size"],
+        time,
+        kind,
+        _ascii(link),
+        entry.device,
+    )
+
+
+def _ascii(text: bytes) -> bytes:
+    return text[:100].decode("ascii", "replace").encode("ascii", "replace")
+
+
+def _record(key: bytes, value: bytes) -> bytes:
+    """A pax record, which begins with its own length in decimal."""
+    rest = b" " + key + b"=" + value + b"\n"
+    length = len(rest)
+    while length != len(b"%d" % length) + len(rest):
+        length = len(b"%d" % length) + len(rest)
+    return b"%d" % length + rest
+
+
+def _ustar(
+    path: bytes,
+    mode: int,
+    uid: int,
+    gid: int,
+    size: int,
+    time: int,
+    kind: bytes,
+    link: bytes,
+    device: tuple[int, int],
+) -> bytes:
+    """One header block (POSIX.1-1988 ustar), without names of owners."""
+    block = bytearray(
+        b"%-100b%07o\0%07o\0%07o\0%011o\0%011o\0        %b%-100bustar\x0000"
+        % (path, mode, uid, gid, size, time, kind, link)
+    ).replace
+    raise NotImplementedError

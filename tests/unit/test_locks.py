@@ -1,0 +1,501 @@
+"""The locks, made with the real pip-compile and apt from servers on the loopback."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from containerize import locks, settings
+from containerize.errors import Problem
+from containerize.settings import Settings
+
+if TYPE_CHECKING:
+    from .conftest import Index, Record, Web
+
+LOCKS = ("base.lock", "requirements.txt", "tools.txt")
+
+
+@pytest.fixture
+def sample(sample: Settings) -> Settings:
+    """The sample project with sources."""
+    write(sample, "base.in", "hello\n-script-runner\n")
+    write(sample, "requirements.in", "")
+    write(sample, "tools.in", "")
+    return sample
+
+
+def write(sample: Settings, file: str, text: str) -> None:
+    (sample.root / file).write_text(text)
+
+
+def read(sample: Settings) -> dict[str, str]:
+    return {file.name: file.read_text() for file in sorted(sample.root.iterdir())}
+
+
+def lock(sample: Settings, progress: Record, *, upgrade: bool = False) -> list[str]:
+    changes = locks.lock(sample, upgrade=upgrade, progress=progress)
+    assert locks.check(sample) == []
+    return changes
+
+
+def pinned(sample: Settings) -> list[tuple[str, str, str]]:
+    return [(p.name, p.version, p.marker) for p in locks.read_requirements(sample)]
+
+
+# The locks of this repository
+
+
+def test_the_committed_locks_are_in_step() -> None:
+    root = settings.find_root(Path(__file__).parent)
+    assert locks.check(settings.load(root, {})) == []
+
+
+def test_the_committed_locks_name_no_host_and_no_path() -> None:
+    root = settings.find_root(Path(__file__).parent)
+    for name in LOCKS:
+        text = (root / name).read_text()
+        assert "://" not in text
+        assert str(Path.home()) not in text
+        assert not re.search(r"^\s*-(?!-hash=)", text, re.MULTILINE)
+
+
+# requirements.txt
+
+
+def test_markers_are_those_of_the_images_python(
+    sample: Settings, index: Index, progress: Record
+) -> None:
+    # No host runs this Python, so the host's markers would give the opposite.
+    sample = dataclasses.replace(sample, python="3.20")
+    for name in ("new", "old", "newer-yet", "older-yet"):
+        index.add(name.replace("-", "_"), "1.0")
+    index.add(
+        "app",
+        "1.0",
+        requires=[
+            'newer-yet; python_version >= "3.20" and sys_platform == "linux"',
+            'older-yet; python_version < "3.20"',
+        ],
+    )
+    sources = 'app\nnew; python_version >= "3.20"\nold; python_version < "3.20"\n'
+    write(sample, "requirements.in", sources)
+    lock(sample, progress)
+    assert [name for name, _, _ in pinned(sample)] == ["app", "new", "newer-yet"]
+
+
+def test_wheels_and_releases_are_those_of_the_images_python(
+    sample: Settings, index: Index, progress: Record
+) -> None:
+    sample = dataclasses.replace(sample, python="3.20")
+    index.add("modern", "1.0")
+    index.add("modern", "2.0", python=">=3.20")
+    index.add("modern", "3.0", python=">=3.21")
+    fitting = index.add("native", "1.0", tag="cp320-cp320-manylinux_2_17_x86_64")
+    for version in (311, 312, 313, 314):
+        tag = f"cp{version}-cp{version}-manylinux_2_17_x86_64"
+        index.add("native", "1.0", tag=tag)
+    index.add("native", "1.0", tag="py3-none-any")
+    write(sample, "requirements.in", "modern\nnative\n")
+    lock(sample, progress)
+    assert ("modern", "2.0", "") in pinned(sample)
+    [native] = [
+        pin
+        for pin in locks.read_requirements(sample)
+        if pin.name == "native" and "x86_64" in pin.marker
+    ]
+    assert native.hashes == {fitting}
+
+
+def test_the_last_number_of_the_images_python_comes_from_the_base(
+    sample: Settings, index: Index, progress: Record
+) -> None:
+    target = locks.image_target(sample, "amd64")
+    assert target.python == "3.13.0"
+    write(sample, "base.lock", "python3.13 3.13.5-2 amd64 pool/x 00\n")
+    assert locks.image_target(sample, "amd64").python == "3.13.5"
+
+
+def test_each_architecture_gets_exactly_its_wheel(
+    sample: Settings, index: Index, progress: Record
+) -> None:
+    pure = index.add("pure", "1.0")
+    amd = index.add("native", "1.0", tag="cp313-cp313-manylinux_2_17_x86_64")
+    arm = index.add("native", "1.0", tag="cp39-abi3-manylinux2014_aarch64")
+    index.add("native", "1.0", tag="cp313-cp313-manylinux_2_99_x86_64")
+    index.add("native", "1.0", tag="cp313-cp313-musllinux_1_2_x86_64")
+    index.add("native", "1.0", tag="cp313-cp313-win_amd64")
+    index.add("native", "1.0")
+    index.add("on_arm", "1.0")
+    index.add("app", "1.0", requires=["on-arm; platform_machine == 'aarch64'"])
+    write(sample, "requirements.in", "pure\nnative\napp\n")
+    lock(sample, progress)
+    found = {
+        (pin.name, pin.marker): pin.hashes for pin in locks.read_requirements(sample)
+    }
+    on_amd, on_arm = (f'platform_machine == "{m}"' for m in ("x86_64", "aarch64"))
+    assert found["pure", ""] == {pure}
+    assert found["native", on_amd] == {amd}
+    assert found["native", on_arm] == {arm}
+    assert sorted(found) == [
+        ("app", ""),
+        ("native", on_arm),
+        ("native", on_amd),
+        ("on-arm", on_arm),
+        ("pure", ""),
+    ]
+
+
+def test_it_holds_no_index_host_or_path(
+    sample: Settings, index: Index, progress: Record, tmp_path: Path
+) -> None:
+    index.add("app", "1.0", requires=["needed"])
+    index.add("needed", "1.0")
+    write(sample, "requirements.in", "app\n")
+    lock(sample, progress)
+    text = read(sample)["requirements.txt"]
+    assert "127.0.0.1" not in text
+    assert "/" not in text
+    assert "made by `invoke lock`" in text.lower()
+
+
+def test_a_rerun_gives_the_same_bytes(
+    sample: Settings, index: Index, progress: Record
+) -> None:
+    index.add("app", "1.0", requires=["needed"])
+    index.add("needed", "1.0", tag="cp313-cp313-manylinux_2_17_x86_64")
+    index.add("needed", "1.0", tag="cp313-cp313-manylinux_2_17_aarch64")
+    write(sample, "requirements.in", "app\n")
+    assert lock(sample, progress)
+    first = read(sample)
+    assert lock(sample, progress) == []
+    assert lock(sample, progress, upgrade=True) == []
+    for name in LOCKS:
+        (sample.root / name).unlink()
+    assert lock(sample, progress)
+    assert read(sample) == first
+
+
+def test_pins_stay_without_upgrade(
+    sample: Settings, index: Index, progress: Record
+) -> None:
+    index.add("app", "1.0", requires=["needed"])
+    index.add("needed", "1.0")
+    write(sample, "requirements.in", "app\n")
+    lock(sample, progress)
+    index.add("needed", "1.1")
+    index.add("other", "1.0")
+    write(sample, "requirements.in", "app\nother\n")
+    assert lock(sample, progress) == ["requirements.txt: other 1.0 added"]
+    assert lock(sample, progress, upgrade=True) == [
+        "requirements.txt: needed 1.0 → 1.1"
+    ]
+    write(sample, "requirements.in", "other\n")
+    assert lock(sample, progress) == [
+        "requirements.txt: app 1.0 removed",
+        "requirements.txt: needed 1.1 removed",
+    ]
+
+
+def test_a_wheel_published_later_takes_no_place(
+    sample: Settings, index: Index, progress: Record
+) -> None:
+    index.add("app", "1.0")
+    write(sample, "requirements.in", "app\n")
+    lock(sample, progress)
+    before = locks.read_requirements(sample)
+    index.add("app", "1.0", tag="cp313-cp313-manylinux_2_17_x86_64")
+    index.add("other", "1.0")
+    write(sample, "requirements.in", "app\nother\n")
+    lock(sample, progress)
+    assert set(before) <= set(locks.read_requirements(sample))
+
+
+def test_a_project_without_a_wheel_is_named(
+    sample: Settings, index: Index, progress: Record
+) -> None:
+    index.publish("source", "source-1.0.tar.gz", b"")
+    index.add("app", "1.0", requires=["source>=1"])
+    write(sample, "requirements.in", "app\n")
+    with pytest.raises(
+        Problem,
+        match=r"^requirements.in: source>=1, which app needs, has no wheel for "
+        r"Python 3.13 on Linux x86_64$",
+    ):
+        lock(sample, progress)
+
+
+def test_an_architecture_without_a_wheel_is_named(
+    sample: Settings, index: Index, progress: Record
+) -> None:
+    index.add("native", "1.0", tag="cp313-cp313-manylinux_2_17_x86_64")
+    write(sample, "requirements.in", "native\n")
+    with pytest.raises(Problem, match=r"native has no wheel for .* Linux aarch64$"):
+        lock(sample, progress)
+    assert not (sample.root / "requirements.txt").exists()
+
+
+def test_an_unknown_project_is_named(
+    sample: Settings, index: Index, progress: Record
+) -> None:
+    index.add("app", "1.0")
+    write(sample, "requirements.in", "app>=2\n")
+    with pytest.raises(Problem, match=r"app>=2 is not on the package index$"):
+        lock(sample, progress)
+
+
+def test_a_conflict_is_named(sample: Settings, index: Index, progress: Record) -> None:
+    index.add("app", "1.0", requires=["needed<1"])
+    index.add("needed", "0.9")
+    index.add("needed", "1.0")
+    write(sample, "requirements.in", "app\nneeded>=1\n")
+    with pytest.raises(Problem, match="Cannot install .*app.* conflicting"):
+        lock(sample, progress)
+
+
+def test_an_unreachable_index_is_named(
+    sample: Settings,
+    index: Index,
+    progress: Record,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:1/simple")
+    monkeypatch.setenv("PIP_RETRIES", "1")
+    write(sample, "requirements.in", "app\n")
+    with pytest.raises(Problem, match=r"index cannot be reached: .*refused"):
+        lock(sample, progress)
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("flask>=", "no requirement"),
+        ("not a requirement", "no requirement"),
+        ("--index-url http://127.0.0.1/", "--index-url does not belong here"),
+        ("-e .", "-e does not belong here"),
+        ("app @ http://127.0.0.1/app.whl", "app is asked for by its address"),
+        ("git+http://127.0.0.1/app", "no requirement"),
+        ("./app.whl", "no requirement"),
+        ("app; python_version > 'x", "no requirement"),
+    ],
+)
+def test_a_bad_line_is_named(
+    sample: Settings, progress: Record, line: str, expected: str
+) -> None:
+    write(sample, "requirements.in", f"# comment\n\n{line}  # why\n")
+    with pytest.raises(Problem, match=re.escape("requirements.in:3: ")) as info:
+        locks.lock(sample, upgrade=False, progress=progress)
+    assert expected in str(info.value)
+    assert "\n" not in str(info.value)
+
+
+# tools.txt
+
+
+def test_tools_allow_every_wheel_and_have_markers_where_pythons_differ(
+    sample: Settings, index: Index, progress: Record
+) -> None:
+    native = {
+        index.add("native", "1.0", tag=f"{python}-{platform}")
+        for python in ("cp311-cp311", "cp312-cp312", "cp313-cp313", "cp314-cp314")
+        for platform in (
+            "manylinux_2_17_x86_64",
+            "manylinux_2_17_aarch64",
+            "macosx_11_0_arm64",
+            "win_amd64",
+        )
+    }
+    index.add("backport", "1.0")
+    index.add("on_mac", "1.0")
+    requires = [
+        'backport; python_version < "3.13"',
+        'on-mac; sys_platform == "darwin"',
+        'on-windows; sys_platform == "win32"',
+    ]
+    index.add("tool", "1.0", requires=requires)
+    write(sample, "tools.in", "tool\nnative\n")
+    lock(sample, progress)
+    pins = {pin.name: pin for pin in locks.read_tools(sample)}
+    assert {pin.name: pin.marker for pin in pins.values()} == {
+        "backport": 'python_version == "3.11" or python_version == "3.12"',
+        "native": "",
+        "on-mac": 'sys_platform == "darwin"',
+        "tool": "",
+    }
+    assert pins["native"].hashes == native
+
+
+def test_tools_follow_the_requirements(
+    sample: Settings, index: Index, progress: Record
+) -> None:
+    index.add("app", "1.0")
+    index.add("app", "2.0")
+    write(sample, "requirements.in", "app<2\n")
+    write(sample, "tools.in", "-c requirements.txt\napp\n")
+    lock(sample, progress)
+    assert [pin.version for pin in locks.read_tools(sample)] == ["1.0"]
+    write(sample, "requirements.in", "app\n")
+    lock(sample, progress, upgrade=True)
+    assert [pin.version for pin in locks.read_tools(sample)] == ["2.0"]
+
+
+# base.lock
+
+
+def test_the_base_is_what_apt_resolved(
+    sample: Settings, index: Index, progress: Record
+) -> None:
+    lock(sample, progress)
+    found = locks.read_base(sample)
+    assert (found.suite, found.time) == ("trixie", 1717237230)
+    assert len(found.packages) == 6
+    assert [p.name for p in found.for_architecture("arm64")] == [
+        "hello",
+        "hello-data",
+        "libhello",
+    ]
+
+
+def test_a_newer_date_alone_changes_nothing(
+    sample: Settings, index: Index, progress: Record
+) -> None:
+    lock(sample, progress)
+    text = read(sample)["base.lock"].replace("2024-06-01", "2024-05-01")
+    body = text.partition("# content ")[2].partition("\n")[2]
+    content = f"# content sha256:{locks._digest(body)}"
+    write(sample, "base.lock", re.sub("# content .*", content, text))
+    before = read(sample)["base.lock"]
+    assert lock(sample, progress, upgrade=True) == []
+    assert read(sample)["base.lock"] == before
+    write(sample, "base.in", "hello\nhello-data\n-script-runner\n")
+    assert lock(sample, progress) == ["base.lock: rewritten, with the same versions"]
+    assert "2024-05-01" in read(sample)["base.lock"]
+
+
+def test_a_package_that_the_mirrors_dropped_is_resolved_anew(
+    sample: Settings, index: Index, progress: Record, debian: Web
+) -> None:
+    lock(sample, progress)
+    debian.requests.clear()
+    assert lock(sample, progress) == []
+    assert len(debian.paths("HEAD")) == 5  # hello-data serves both architectures
+    assert not debian.paths("GET")
+    next(debian.root.glob("pool/updates/main/h/hello/libhello*amd64.deb")).unlink()
+    assert lock(sample, progress) == []
+    assert debian.paths("GET")
+
+
+def test_a_lock_in_step_needs_no_mirror(
+    sample: Settings, index: Index, progress: Record
+) -> None:
+    lock(sample, progress)
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        dead = (f"http://127.0.0.1:{closed.getsockname()[1]}",)
+        away = dataclasses.replace(sample, mirrors=dead, security_mirrors=dead)
+        assert lock(away, progress) == []
+
+
+def test_with_a_base_image_there_is_no_base_lock(
+    sample: Settings, index: Index, progress: Record
+) -> None:
+    name = "python@sha256:" + "0" * 64
+    lock(dataclasses.replace(sample, base_image=name), progress)
+    assert not (sample.root / "base.lock").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("hello\nHello World\n", r"^base\.in:2: 'Hello World' is no package name"),
+        ("hello\n- x\n", r"^base\.in:2: '- x' is no package name"),
+        ("# nothing\n", r"^base\.in .*names no package"),
+    ],
+)
+def test_a_bad_base_in_is_named(
+    sample: Settings, progress: Record, text: str, expected: str
+) -> None:
+    write(sample, "base.in", text)
+    with pytest.raises(Problem, match=expected):
+        locks.lock(sample, upgrade=False, progress=progress)
+
+
+# In step or not
+
+
+@pytest.fixture
+def locked(sample: Settings, index: Index, progress: Record) -> Settings:
+    index.add("app", "1.0")
+    write(sample, "requirements.in", "app\n")
+    write(sample, "tools.in", "app\n")
+    lock(sample, progress)
+    return sample
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_a_missing_lock_is_named(locked: Settings, name: str) -> None:
+    (locked.root / name).unlink()
+    before = read(locked)
+    assert locks.check(locked) == [f"{name} is missing: run `invoke lock`"]
+    assert read(locked) == before
+
+
+@pytest.mark.parametrize("name", LOCKS)
+@pytest.mark.parametrize("change", ["1.0", "sha256", "# content", "\n"])
+def test_a_lock_edited_by_hand_is_named(
+    locked: Settings, index: Index, progress: Record, name: str, change: str
+) -> None:
+    text = read(locked)[name]
+    place = text.rindex(change)
+    write(locked, name, f"{text[:place]}x{text[place:]}")
+    [problem] = locks.check(locked)
+    assert problem.startswith(f"{name} was edited by hand: ")
+    lock(locked, progress)
+    assert read(locked)[name] == text
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [("base.lock", "tz"), ("requirements.txt", "more"), ("tools.txt", "more")],
+)
+def test_a_lock_out_of_step_is_named(locked: Settings, name: str, line: str) -> None:
+    source = re.sub(r"\..*", ".in", name)
+    text = read(locked)[source]
+    write(locked, source, f"# a comment changes nothing\n\n{text}   \n")
+    assert locks.check(locked) == []
+    write(locked, source, f"{text}{line}\n")
+    before = read(locked)
+    [problem] = locks.check(locked)
+    assert problem.startswith(f"{name} is out of step with {source}")
+    assert read(locked) == before
+
+
+@pytest.mark.parametrize(
+    ("changed", "names"),
+    [
+        ({"suite": "forky"}, ["base.lock"]),
+        ({"python": "3.14"}, ["requirements.txt"]),
+        ({"glibc": "2.36"}, ["requirements.txt"]),
+        ({"image": "other", "architecture": "arm64"}, []),
+    ],
+)
+def test_a_lock_out_of_step_with_the_settings_is_named(
+    locked: Settings, changed: dict[str, str], names: list[str]
+) -> None:
+    found = locks.check(dataclasses.replace(locked, **changed))
+    assert [problem.split(maxsplit=1)[0] for problem in found] == names
+
+
+@pytest.mark.parametrize("name", [*LOCKS, "base.in", "requirements.in", "tools.in"])
+def test_a_file_that_is_no_text_is_named(locked: Settings, name: str) -> None:
+    (locked.root / name).write_bytes(b"\xff\xfe")
+    [problem] = locks.check(locked)
+    assert problem.startswith(f"{name} cannot be read: ")
+    (locked.root / name).unlink()
+    (locked.root / name).mkdir()
+    [problem] = locks.check(locked)
+    assert problem.startswith(f"{name} cannot be read: ")
