@@ -40,6 +40,9 @@ MAX_EXTENSION = 1 << 20
 GENEROUS = 1 << 30
 RATIO = 100
 
+MAX_SIZE = (8 << 30) - 1
+"""Bytes of a file whose size a ustar header can say."""
+
 XATTR = b"SCHILY.xattr."
 
 _BLOCK = 512
@@ -301,6 +304,39 @@ def _pax(data: bytes, where: str) -> dict[bytes, bytes]:
     return records
 
 
+def header(
+    path: bytes,
+    mode: int,
+    size: int,
+    time: int,
+    kind: bytes,
+    *,
+    uid: int = 0,
+    gid: int = 0,
+    link: bytes = b"",
+    device: tuple[int, int] = (0, 0),
+) -> bytes:
+    """The header block of an entry (POSIX.1-1988 ustar), without names of owners."""
+    block = _HEADER.pack(
+        path,
+        b"%07o" % mode,
+        b"%07o" % uid,
+        b"%07o" % gid,
+        b"%011o" % size,
+        b"%011o" % time,
+        b" " * 8,
+        kind,
+        link,
+        b"ustar\x0000",
+        b"",
+        b"",
+        b"%07o" % device[0],
+        b"%07o" % device[1],
+        b"",
+    )
+    return block[:148] + b"%06o\0 " % sum(block) + block[156:]
+
+
 @dataclasses.dataclass(frozen=True)
 class Blob:
     """A layer as the archive has it, checked against its digest, if it has one."""
@@ -511,7 +547,9 @@ def _manifests(files: _Files, where: str, index: Any, depth: int = 0) -> dict[st
     """
     found: dict[str, str] = {}
     for descriptor in files.field(index, "manifests", list, where):
-        annotations = descriptor.get("annotations") if isinstance(descriptor, dict) else 0
+        annotations = (
+            descriptor.get("annotations") if isinstance(descriptor, dict) else 0
+        )
         if isinstance(annotations, dict) and "vnd.docker.reference.type" in annotations:
             continue
         path, _, digest = files.blob(descriptor, where)

@@ -32,7 +32,7 @@ import dataclasses
 import datetime
 import hashlib
 import json
-import os
+import operator
 import stat
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -79,10 +79,28 @@ no different from it.
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """The PATH that every engine gives where an image has none; some write it down."""
 
+KEPT = (
+    "Cmd",
+    "Entrypoint",
+    "Env",
+    "ExposedPorts",
+    "Healthcheck",
+    "Labels",
+    "OnBuild",
+    "Shell",
+    "StopSignal",
+    "User",
+    "Volumes",
+    "WorkingDir",
+)
+"""What stays of the config's `config`."""
+
+WORKERS = 2
+"""Threads that compress; their number decides no byte."""
+
 _WHITEOUT = b".wh."
 _OPAQUE = b".wh..wh..opq"
 _OWN = "io.buildah."  # labels that builders add by themselves
-_USTAR_MAX = 8 << 30
 _ID_MAX = 0o7777777
 
 
@@ -132,7 +150,6 @@ def canonicalize(
         tree.atomic(target) as file,
     ):
         out = _Archive(file, time)
-        out.add("oci-layout", _json({"imageLayoutVersion": "1.0.0"}))
         root = Node(_DIRECTORY)
         warnings: list[str] = []
         layers: list[LayerInfo] = []
@@ -144,8 +161,15 @@ def canonicalize(
             _join_links(upper, root, blob.name)
             if changes := _apply(root, upper, blob.name):
                 layers.append(out.add_layer(changes))
-        config = _json(_config(image.config, time, labels, layers))
-        return out.finish(config, image.config, references, layers, warnings)
+        config = _config(image.config, time, labels, layers)
+        manifest_digest, config_digest = out.finish(config, layers, references)
+        return ImageDigests(
+            manifest_digest,
+            config_digest,
+            tuple(layer.diff_id for layer in layers),
+            tuple(layers),
+            tuple(warnings),
+        )
 
 
 def read_digests(path: Path) -> ImageDigests:
@@ -443,25 +467,29 @@ def _header(path: bytes, entry: Entry, time: int, link: bytes) -> bytes:
         if len(text) > 100 or not text.isascii():
             records.append((key, text))
     numbers = {b"uid": entry.uid, b"gid": entry.gid, b"size": size}
-    for key, limit in ((b"uid", _ID_MAX), (b"gid", _ID_MAX), (b"size", _SIZE_MAX)):
+    for key, limit in (
+        (b"uid", _ID_MAX),
+        (b"gid", _ID_MAX),
+        (b"size", archive.MAX_SIZE),
+    ):
         if numbers[key] > limit:
             records.append((key, b"%d" % numbers[key]))
             numbers[key] = 0
     pax = b""
     if records:
         data = b"".join(_record(*record) for record in sorted(records))
-        pax = _ustar(b"././@PaxHeader", 0o644, 0, 0, len(data), time, b"x", b"", (0, 0))
+        pax = archive.header(b"././@PaxHeader", 0o644, len(data), time, b"x")
         pax += data + bytes(-len(data) % 512)
-    return pax + _ustar(
+    return pax + archive.header(
         _ascii(path),
         _mode(entry),
-        numbers[b"uid"],
-        numbers[b"gid"],
         numbers[b"size"],
         time,
         kind,
-        _ascii(link),
-        entry.device,
+        uid=numbers[b"uid"],
+        gid=numbers[b"gid"],
+        link=_ascii(link),
+        device=entry.device,
     )
 
 
@@ -478,20 +506,186 @@ def _record(key: bytes, value: bytes) -> bytes:
     return b"%d" % length + rest
 
 
-def _ustar(
-    path: bytes,
-    mode: int,
-    uid: int,
-    gid: int,
-    size: int,
+def _content(changes: _Changes, time: int) -> Iterator[bytes]:
+    """The canonical tar of a layer."""
+    for path in sorted(changes):
+        node = changes[path]
+        if node is None:
+            yield archive.header(path, 0, 0, time, tarfile.REGTYPE)
+        elif node.entry is not None:
+            link = node.links[0] if node.links and node.links[0] != path else b""
+            yield _header(path, node.entry, time, link)
+            if node.content and not link:
+                yield from node.content.chunks()
+                yield bytes(-node.content.size % 512)
+    yield bytes(1024)
+
+
+def _chunked(parts: Iterator[bytes], size: int) -> Iterator[bytes]:
+    """The same bytes in pieces of `size`, the last one shorter."""
+    pending = bytearray()
+    for part in parts:
+        pending += part
+        while len(pending) >= size:
+            yield bytes(pending[:size])
+            del pending[:size]
+    if pending:
+        yield bytes(pending)
+
+
+class _Archive:
+    """The archive as it is written; what has a digest goes under blobs/."""
+
+    def __init__(self, file: IO[bytes], time: int) -> None:
+        self.file, self.time = file, time
+
+    def add(self, path: str, content: bytes) -> None:
+        self._entry(path, len(content))
+        self.file.write(content + bytes(-len(content) % 512))
+
+    def add_blob(self, content: bytes) -> dict[str, object]:
+        """Add a blob; returns what a descriptor says of it."""
+        digest = hashlib.sha256(content).hexdigest()
+        self.add(f"blobs/sha256/{digest}", content)
+        return {"digest": f"sha256:{digest}", "size": len(content)}
+
+    def add_layer(self, changes: _Changes) -> LayerInfo:
+        start = self.file.tell()
+        self.file.write(bytes(512))  # the header names the digest, which comes last
+        plain, packed = hashlib.sha256(), hashlib.sha256()
+        sizes = [0, 0]
+
+        def compressed() -> Iterator[bytes]:
+            queue: collections.deque[concurrent.futures.Future[bytes]]
+            queue = collections.deque()
+            with concurrent.futures.ThreadPoolExecutor(WORKERS) as pool:
+                for chunk in _chunked(_content(changes, self.time), CHUNK):
+                    plain.update(chunk)
+                    sizes[0] += len(chunk)
+                    queue.append(pool.submit(_compress, chunk))
+                    if len(queue) > WORKERS:
+                        yield queue.popleft().result()
+                while queue:
+                    yield queue.popleft().result()
+
+        for member in compressed():
+            packed.update(member)
+            sizes[1] += len(member)
+            self.file.write(member)
+        if sizes[1] > archive.MAX_SIZE:
+            raise Problem(f"a layer has {sizes[1]} bytes compressed: split it")
+        self.file.write(bytes(-sizes[1] % 512))
+        end = self.file.tell()
+        self.file.seek(start)
+        self._entry(f"blobs/sha256/{packed.hexdigest()}", sizes[1])
+        self.file.seek(end)
+        return LayerInfo(
+            f"sha256:{plain.hexdigest()}", f"sha256:{packed.hexdigest()}", *sizes
+        )
+
+    def finish(
+        self, config: dict[str, Any], layers: Sequence[LayerInfo], names: Sequence[str]
+    ) -> tuple[str, str]:
+        """Add all that names the layers; returns the digests of manifest and config."""
+        described = self.add_blob(_json(config))
+        manifest = {
+            "schemaVersion": 2,
+            "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "config": {"mediaType": "application/vnd.oci.image.config.v1+json"}
+            | described,
+            "layers": [
+                {
+                    "mediaType": "application/vnd.oci.image.layer.v1.tar+gzip",
+                    "digest": layer.digest,
+                    "size": layer.compressed_size,
+                }
+                for layer in layers
+            ],
+        }
+        root = {"mediaType": manifest["mediaType"]} | self.add_blob(_json(manifest))
+        index = {
+            "schemaVersion": 2,
+            "mediaType": "application/vnd.oci.image.index.v1+json",
+            "manifests": [
+                root
+                | {
+                    "annotations": {
+                        "io.containerd.image.name": f"docker.io/library/{name}",
+                        "org.opencontainers.image.ref.name": name.rpartition(":")[2],
+                    }
+                }
+                for name in names
+            ],
+        }
+        image = {
+            "Config": _blob_path(str(described["digest"])),
+            "RepoTags": list(names),
+            "Layers": [_blob_path(layer.digest) for layer in layers],
+        }
+        self.add("oci-layout", _json({"imageLayoutVersion": "1.0.0"}))
+        self.add("index.json", _json(index))
+        self.add("manifest.json", _json([image]))
+        self.file.write(bytes(1024))
+        return str(root["digest"]), str(described["digest"])
+
+    def _entry(self, path: str, size: int) -> None:
+        self.file.write(
+            archive.header(path.encode(), 0o644, size, self.time, tarfile.REGTYPE)
+        )
+
+
+def _compress(chunk: bytes) -> bytes:
+    return bytes(deflate.gzip_compress(chunk, LEVEL))
+
+
+def _blob_path(digest: str) -> str:
+    return f"blobs/{digest.replace(':', '/')}"
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+
+
+# --- What the config says --------------------------------------------------------
+
+
+def _config(
+    found: Mapping[str, Any],
     time: int,
-    kind: bytes,
-    link: bytes,
-    device: tuple[int, int],
-) -> bytes:
-    """One header block (POSIX.1-1988 ustar), without names of owners."""
-    block = bytearray(
-        b"%-100b%07o\0%07o\0%07o\0%011o\0%011o\0        %b%-100bustar\x0000"
-        % (path, mode, uid, gid, size, time, kind, link)
-    ).replace
-    raise NotImplementedError
+    labels: Mapping[str, str],
+    layers: Sequence[LayerInfo],
+) -> dict[str, Any]:
+    """The image's config (OCI image spec, "Image Configuration") in our words.
+
+    Kept is what changes how a container of the image behaves.
+    """
+    created = datetime.datetime.fromtimestamp(time, datetime.UTC)
+    stamp = created.strftime("%Y-%m-%dT%H:%M:%SZ")
+    given = found.get("config") or {}
+    config = {key: given[key] for key in KEPT if given.get(key)}
+    if config.get("WorkingDir") == "/":
+        del config["WorkingDir"]
+    environment = dict(item.partition("=")[::2] for item in config.get("Env", ()))
+    environment.setdefault("PATH", DEFAULT_PATH)
+    config["Env"] = [f"{key}={environment[key]}" for key in sorted(environment)]
+    if check := config.get("Healthcheck"):
+        config["Healthcheck"] = {key: value for key, value in check.items() if value}
+    own = {
+        key: value
+        for key, value in config.get("Labels", {}).items()
+        if not key.startswith(_OWN)
+    }
+    config["Labels"] = own | dict(labels)
+    platform = {"architecture": found["architecture"], "os": found["os"]}
+    # v8 is the default for arm64, and only some engines write it down.
+    if found.get("variant") and (platform["architecture"], found["variant"]) != (
+        "arm64",
+        "v8",
+    ):
+        platform["variant"] = found["variant"]
+    return platform | {
+        "config": config,
+        "created": stamp,
+        "history": [{"created": stamp, "created_by": "containerize"} for _ in layers],
+        "rootfs": {"type": "layers", "diff_ids": [layer.diff_id for layer in layers]},
+    }
