@@ -606,16 +606,7 @@ class _Archive:
         index = {
             "schemaVersion": 2,
             "mediaType": "application/vnd.oci.image.index.v1+json",
-            "manifests": [
-                root
-                | {
-                    "annotations": {
-                        "io.containerd.image.name": f"docker.io/library/{name}",
-                        "org.opencontainers.image.ref.name": name.rpartition(":")[2],
-                    }
-                }
-                for name in names
-            ],
+            "manifests": [root],
         }
         image = {
             "Config": _blob_path(str(described["digest"])),

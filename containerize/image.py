@@ -124,14 +124,37 @@ def build(
             references=names,
         )
     engine.run(*load)
-    loaded = identifier(engine, names[0])
+    loaded = _name_loaded(engine, digests, names)
     if built != loaded:
         # The builder's own form has done its work; its layers stay as build cache.
-        keep = ["--no-prune"] if engine.kind == "docker" else []
-        engine.run("rmi", *keep, built, check=False)
+        engine.run("rmi", "--no-prune", built, check=False)
     if output is None:
         _write_record(settings, engine, names, digests, packed, loaded)
     return Image(references=names, archive=archive, digests=digests, packed=packed)
+
+
+def _name_loaded(engine: Engine, digests: ImageDigests, names: Sequence[str]) -> str:
+    """Give the loaded image its names; returns the engine's ID of it.
+
+    Not every image store takes the names that an archive has, and Podman takes them
+    for those of a registry.
+    """
+    # A classic store's ID of an image is its config's digest, containerd's the manifest's.
+    for digest in (digests.config, digests.manifest):
+        answer = engine.run(
+            "image", "inspect", "--format", "{{json .RepoTags}}", digest,
+            check=False, echo=False,
+        )  # fmt: skip
+        if answer.returncode == 0:
+            break
+    else:
+        raise Problem(f"the engine does not have the image {digests.config} it loaded")
+    for name in names:
+        engine.run("tag", digest, name, echo=False)
+        for foreign in json.loads(answer.stdout) or []:
+            if engine.kind == "podman" and foreign.endswith(f"/library/{name}"):
+                engine.run("untag", digest, foreign, echo=False)
+    return identifier(engine, names[0])
 
 
 def labels(settings: Settings) -> dict[str, str]:
