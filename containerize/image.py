@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
-import hashlib
 import json
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from containerize import canonical, layers, locks, tree
+from containerize import canonical, layers, locks, record, tree
 from containerize.canonical import ImageDigests
 from containerize.engine import Engine
 from containerize.errors import Problem
@@ -35,11 +32,6 @@ class Image:
 def archive_path(settings: Settings) -> Path:
     """The OCI archive of the last build."""
     return settings.dist_dir / f"{settings.image}.tar"
-
-
-def record_path(settings: Settings) -> Path:
-    """The record beside the archive: digests, and the commit and time of the build."""
-    return settings.dist_dir / f"{settings.image}.json"
 
 
 def references(settings: Settings, tags: Sequence[str] = ()) -> tuple[str, ...]:
@@ -129,7 +121,9 @@ def build(
         # The builder's own form has done its work; its layers stay as build cache.
         engine.run("rmi", "--no-prune", built, check=False)
     if output is None:
-        _write_record(settings, engine, names, digests, packed, loaded)
+        record.write(
+            settings, digests, names=names, loaded={_engine_name(engine): loaded}
+        )
     return Image(references=names, archive=archive, digests=digests, packed=packed)
 
 
@@ -161,7 +155,7 @@ def labels(settings: Settings) -> dict[str, str]:
     """The image's labels: its project, and the SHA-256 of the locks it comes from."""
     name, _, value = settings.label.partition("=")
     found = {name: value}
-    for lock in ("base.lock", "requirements.txt"):
+    for lock in record.LOCKS:
         found[f"{LABEL}.{lock}"] = f"sha256:{tree.sha256(settings.root / lock)}"
     return found
 
@@ -175,21 +169,24 @@ def identifier(engine: Engine, reference: str) -> str:
 
 
 def is_current(settings: Settings, engine: Engine, name: str) -> bool:
-    """Whether `name` in the engine is what a build of the files as they are would give.
-
-    Packs the layers, which is quick where nothing changed.
-    """
+    """Whether `name` in the engine is what a build of the files as they are gave."""
+    found = record.read(settings)
     try:
-        record = json.loads(record_path(settings).read_bytes())
-        return bool(
-            record["key"] == _key(settings, layers.pack(settings))
-            and name in record["references"]
-            and record["loaded"].get(_engine_name(engine)) == identifier(engine, name)
-        )
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        return name in found["references"] and found["loaded"][
+            _engine_name(engine)
+        ] == identifier(engine, name)
+    except (KeyError, Problem):
         return False
-    except Problem:
-        return False
+
+
+def current(settings: Settings) -> ImageDigests | None:
+    """The digests of the archive, where that is of the files as they are."""
+    found = record.read(settings)
+    path = archive_path(settings)
+    if not found or not path.is_file():
+        return None
+    digests = canonical.read_digests(path)
+    return digests if digests.manifest == found["manifest"] else None
 
 
 def remove(settings: Settings, engine: Engine) -> None:
@@ -210,51 +207,3 @@ def clean(settings: Settings) -> None:
 
 def _engine_name(engine: Engine) -> str:
     return " ".join(engine.command)
-
-
-def _key(settings: Settings, packed: Sequence[layers.Layer]) -> str:
-    """A hash over all that decides the image, besides the engine."""
-    parts = [layer.sha256 for layer in packed]
-    parts += [tree.sha256(settings.root / name) for name in ("Dockerfile", "base.lock")]
-    parts += [settings.image, settings.base_image, settings.image_architecture]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
-
-def _write_record(
-    settings: Settings,
-    engine: Engine,
-    names: Sequence[str],
-    digests: ImageDigests,
-    packed: Sequence[layers.Layer],
-    loaded: str,
-) -> None:
-    """Write what must not be in the image: when it was built, and from which commit."""
-    commit = _git(settings, "rev-parse", "HEAD")
-    status = _git(settings, "status", "--porcelain")
-    record = {
-        "references": names,
-        "manifest": digests.manifest,
-        "config": digests.config,
-        "diff_ids": digests.diff_ids,
-        "commit": commit,
-        "dirty": None if status is None else bool(status),
-        "built": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "key": _key(settings, packed),
-        "loaded": {_engine_name(engine): loaded},
-    }
-    with tree.atomic(record_path(settings)) as file:
-        file.write(json.dumps(record, indent=2).encode() + b"\n")
-
-
-def _git(settings: Settings, *arguments: str) -> str | None:
-    """What git answers, or None without git or a repository."""
-    try:
-        return subprocess.run(
-            ["git", *arguments],
-            cwd=settings.root,
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None

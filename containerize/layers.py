@@ -239,10 +239,21 @@ def _install(wheel: Path, stage: Path, site: str, settings: Settings) -> None:
 
 
 def application(settings: Settings) -> tree.Tree:
-    """The app's directory without what .gitignore names and `NEVER_PACKED`.
+    """The app's directory, its files with modes that git knows."""
+    files = app_files(settings)
+    packed = _from_directory(settings.root, files)
+    moved = tree.Tree()
+    moved.add(APP, tree.DIRECTORY)
+    for path, entry in packed.entries.items():
+        moved.add(f"{APP}/{path}", entry)
+    return moved
 
-    The .gitignore files of the repository decide, not those of the user's account,
-    and modes are those git knows: the same files pack to the same bytes for all.
+
+def app_files(settings: Settings) -> list[Path]:
+    """The app's files and links without what .gitignore names and `NEVER_PACKED`.
+
+    The .gitignore files of the repository decide, not those of the user's account:
+    the same files pack to the same bytes for all. Raises Problem where there are none.
     """
     top = settings.root / settings.app
     if not top.is_dir():
@@ -250,12 +261,7 @@ def application(settings: Settings) -> tree.Tree:
     files = sorted(_visible(top, settings.root))
     if not files:
         raise Problem(f"{settings.app}/ has nothing to pack: put the app there")
-    packed = _from_directory(settings.root, files)
-    moved = tree.Tree()
-    moved.add(APP, tree.DIRECTORY)
-    for path, entry in packed.entries.items():
-        moved.add(f"{APP}/{path}", entry)
-    return moved
+    return files
 
 
 def _visible(top: Path, root: Path) -> Iterable[Path]:
