@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     import containerize.inputs
     import containerize.locks
     import containerize.provision
+    import containerize.record
+    import containerize.verify
     from containerize.engine import Engine
     from containerize.settings import Settings
 
@@ -54,7 +56,6 @@ def task(**options: Any) -> Callable[[Callable[..., None]], Any]:
 
 def load(engine: str = "") -> Settings:
     """The project's settings; `engine` is a flag that goes before the setting."""
-
     root = containerize.settings.find_root(Path(__file__).resolve().parent)
     environ = os.environ | ({"INVOKE_ENGINE": engine} if engine else {})
     return containerize.settings.load(root, environ)
@@ -108,7 +109,6 @@ def megabytes(size: int) -> str:
 )
 def lock(c: invoke.Context, upgrade: bool = False, check: bool = False) -> None:
     """Lock the packages of the image and the tools, each by its hash."""
-
     settings = load()
     if check:
         stale = containerize.locks.check(settings)
@@ -133,7 +133,6 @@ def report(changes: Sequence[str]) -> None:
 @task()
 def lint(c: invoke.Context) -> None:
     """Check the Dockerfile with hadolint."""
-
     settings = load()
     if not (settings.root / "Dockerfile").is_file():
         raise containerize.errors.Problem(
@@ -146,7 +145,6 @@ def lint(c: invoke.Context) -> None:
 @task()
 def fetch(c: invoke.Context) -> None:
     """Download what the locks name into the input cache, each file checked."""
-
     settings = load()
     if c.config.run.dry:
         say(f"Would fetch what is missing into {settings.cache_dir}.")
@@ -194,7 +192,6 @@ def build(
     c: invoke.Context, tag: list[str], no_cache: bool = False, engine: str = ""
 ) -> None:
     """Build the image, with no network, and load it in its canonical form."""
-
     settings = load(engine)
     names = containerize.image.references(settings, tag)
     if c.config.run.dry:
@@ -222,6 +219,78 @@ def describe(built: containerize.image.Image) -> None:
 
 @task(
     help={
+        "save": "put them into digests.json, on purpose",
+        "engine": ENGINE,
+    }
+)
+def digest(c: invoke.Context, save: bool = False, engine: str = "") -> None:
+    """Print the image's digests, building it first where files have changed."""
+    settings = load(engine)
+    if c.config.run.dry:
+        show(settings, dry_build(settings, containerize.image.references(settings)))
+        return
+    found = containerize.image.current(settings)
+    if not found:
+        using = find_engine(settings)
+        containerize.inputs.fetch(settings, progress=Meter())
+        found = containerize.image.build(settings, using).digests
+    say(f"manifest  {found.manifest}")
+    say(f"config    {found.config}")
+    for diff_id in found.diff_ids:
+        say(f"diff ID   {diff_id}")
+    if save:
+        containerize.record.save_golden(settings, found)
+        say("They are in digests.json: commit it with what has changed them.")
+
+
+@task(
+    iterable=["engine"],
+    help={
+        "against": "an archive, a file like digests.json, or a digest sha256:…",
+        "engine": "docker, podman, or a path to one; can be repeated",
+        "verbose": "show each difference, and all that is known of it",
+    },
+)
+def verify(
+    c: invoke.Context, engine: list[str], against: str = "", verbose: bool = False
+) -> None:
+    """Rebuild from nothing, otherwise each time, and compare the digests."""
+    settings = [load(name) for name in engine or [""]]
+    if c.config.run.dry:
+        for each in settings:
+            show(each, dry_build(each, [each.reference("verify")], cache=False)[:1])
+        return
+    using = [find_engine(each) for each in settings]
+    containerize.inputs.fetch(settings[0], progress=Meter())
+    verdict = containerize.verify.verify(
+        settings[0],
+        using,
+        against=against,
+        verbose=verbose,
+        on_rebuild=lambda r: say(f"{r.digests.manifest}  {r.name}, {r.seconds:.1f} s"),
+    )
+    if not verdict.equal:
+        explain(verdict, verbose)
+        raise containerize.errors.Problem(
+            f"not the image that was expected, {verdict.digest} of {verdict.expected}"
+        )
+    say(f"Equal, and as {verdict.expected} says.")
+
+
+def explain(verdict: containerize.verify.Verdict, verbose: bool) -> None:
+    for name in verdict.changed:
+        say(f"changed   {name}")
+    if verdict.changed:
+        say("If these changes are meant: invoke digest --save, and commit digests.json")
+    for found in verdict.differences:
+        say(f"{found.layer}: {found.path}: {found.field} differs: {found.cause}")
+        say(f"          {found.remedy}")
+        if verbose and found.detail:
+            say(found.detail)
+
+
+@task(
+    help={
         "port": "port on 127.0.0.1; by default the setting, 8080",
         "name": NAME,
         "detach": "return once the container is healthy; the default",
@@ -240,7 +309,6 @@ def run(
     engine: str = "",
 ) -> None:
     """Run the image under production flags and wait until it is healthy."""
-
     if detach and foreground:
         raise containerize.errors.Problem(
             "--detach and --foreground exclude each other: give one"
@@ -268,7 +336,6 @@ def run(
 
 def follow(settings: Settings, started: containerize.container.Container) -> None:
     """Show the log until the container ends or Ctrl-C, then stop and remove it."""
-
     try:
         started.engine.stream("logs", "--follow", started.name)
         code = containerize.container.exit_code(started)
@@ -290,7 +357,6 @@ def follow(settings: Settings, started: containerize.container.Container) -> Non
 )
 def up(c: invoke.Context, port: str = "", engine: str = "") -> None:
     """Get from nothing to the app answering: engine, inputs, image, container."""
-
     settings = load(engine)
     number = containerize.settings.check_port(port or settings.port)
     reference = settings.reference()
@@ -312,7 +378,6 @@ def up(c: invoke.Context, port: str = "", engine: str = "") -> None:
 
 def ensure_engine(settings: Settings) -> Engine:
     """The engine that answers, or else one installed and started now."""
-
     try:
         return containerize.engine.find(settings, on_command=echo)
     except containerize.complaints.NoEngine as problem:
@@ -326,7 +391,6 @@ def ensure_engine(settings: Settings) -> Engine:
 
 def fetch_or_relock(settings: Settings) -> None:
     """Fetch the inputs; where Debian dropped some, lock their successors and fetch."""
-
     try:
         containerize.inputs.fetch(settings, progress=Meter())
     except containerize.inputs.Superseded as problem:
@@ -340,7 +404,6 @@ def fetch_or_relock(settings: Settings) -> None:
 @task(help={"name": NAME, "engine": ENGINE})
 def stop(c: invoke.Context, name: str = "", engine: str = "") -> None:
     """Stop the container, leaving it time to drain, and remove it."""
-
     settings = load(engine)
     name = containerize.settings.check_container(name or settings.container_name)
     if c.config.run.dry:
@@ -376,7 +439,6 @@ def logs(
     c: invoke.Context, follow: bool = False, name: str = "", engine: str = ""
 ) -> None:
     """Show the container's log."""
-
     settings = load(engine)
     name = containerize.settings.check_container(name or settings.container_name)
     command = ["logs", *(["--follow"] if follow else []), name]
@@ -391,7 +453,6 @@ def logs(
 @task(help={"engine": ENGINE})
 def clean(c: invoke.Context, engine: str = "") -> None:
     """Remove the project's containers, images, packed layers and archives."""
-
     settings = load(engine)
     if c.config.run.dry:
         say(f"Would remove what has the label {settings.label}, build/ and dist/.")

@@ -258,15 +258,18 @@ def app_files(settings: Settings) -> list[Path]:
     top = settings.root / settings.app
     if not top.is_dir():
         raise Problem(f"there is no directory {settings.app}/ to pack: see setting app")
-    files = sorted(_visible(top, settings.root))
+    files = sorted(visible(top, settings.root, NEVER_PACKED))
     if not files:
         raise Problem(f"{settings.app}/ has nothing to pack: put the app there")
     return files
 
 
-def _visible(top: Path, root: Path) -> Iterable[Path]:
-    """The files and links below `top` that git would take."""
-    rules = [(top, pathspec.GitIgnoreSpec.from_lines(NEVER_PACKED))]
+def visible(top: Path, root: Path, never: Iterable[str] = (".git/",)) -> Iterable[Path]:
+    """The files and links below `top` that git would take, without `never`.
+
+    `never` has patterns as in a .gitignore; `root` is the repository's.
+    """
+    rules = [(top, pathspec.GitIgnoreSpec.from_lines(never))]
     for directory in [root, *reversed(top.relative_to(root).parents)]:
         rules += _ignore_rules(root / directory)
     yield from _walk(top, rules)

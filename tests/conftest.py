@@ -40,7 +40,9 @@ def project() -> Settings:
 def using(request: pytest.FixtureRequest, project: Settings) -> Iterator[Engine]:
     """A real engine, installed and started where it is missing."""
     named = dataclasses.replace(project, engine=request.param)
-    found = provision.install(named, lambda command: print("$", *command, file=sys.stderr))
+    found = provision.install(
+        named, lambda command: print("$", *command, file=sys.stderr)
+    )
     yield found
     image.remove(project, found)
 
