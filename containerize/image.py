@@ -133,7 +133,7 @@ def _name_loaded(engine: Engine, digests: ImageDigests, names: Sequence[str]) ->
     Not every image store takes the names that an archive has, and Podman takes them
     for those of a registry.
     """
-    # A classic store's ID of an image is its config's digest, containerd's the manifest's.
+    # A classic store's ID is the config's digest, a containerd store's the manifest's.
     for digest in (digests.config, digests.manifest):
         answer = engine.run(
             "image", "inspect", "--format", "{{json .RepoTags}}", digest,

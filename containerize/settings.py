@@ -202,8 +202,8 @@ def check_container(name: str) -> str:
     """`name` itself; a Problem where engines would refuse it as a container's name."""
     if not _CONTAINER.fullmatch(name):
         raise Problem(
-            f"{name!r} is no container name: use letters, digits, '_', '.' and '-', "
-            "the first a letter or digit"
+            f"{name!r} is no container name: use two or more letters, digits, '_', '.' "
+            "and '-', the first a letter or digit"
         )
     return name
 

@@ -100,13 +100,13 @@ def test_tasks_are_found_from_below():
     [
         (
             ["build"],
-            "$ docker build --network none .*--tag flask-introduction:latest .",
+            "^\\$ docker build --network none .*--tag flask-introduction:latest .",
         ),
         (["build", "--tag=a", "--tag", "b"], ":a --tag flask-introduction:b ."),
         (["build", "--no-cache"], "--no-cache"),
         (["build", "--engine", "podman"], "^\\$ podman build"),
         (["run", "--port", "9000"], "--publish=127.0.0.1:9000:8080"),
-        (["run", "--tag", "v2", "--name", "x"], "--name=x .* flask-introduction:v2"),
+        (["run", "--tag", "v2", "--name", "x1"], "--name=x1 .* flask-introduction:v2"),
         (["run"], "--read-only .*--cap-drop=ALL .*no-new-privileges .*--pids-limit"),
         (
             ["up"],
