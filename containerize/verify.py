@@ -103,7 +103,7 @@ def verify(
     engine a varied one; equal ones must be those of digests.json, if that is there.
     Raises Problem where `against` is none of these, and where a build fails.
     """
-    expected = _Expected(settings, against)
+    expected = Expected(settings, against)
     with tempfile.TemporaryDirectory(prefix="containerize-verify-") as directory:
         scratch = Path(directory)
         scratch.chmod(0o755)
@@ -143,7 +143,7 @@ def verify(
         return dataclasses.replace(verdict, differences=found)
 
 
-class _Expected:
+class Expected:
     """What `against` names; without it, the digest in digests.json, if any."""
 
     def __init__(self, settings: Settings, against: str) -> None:

@@ -1,0 +1,95 @@
+"""Rebuilding on real engines: equal when it should be, and told apart when not."""
+
+import dataclasses
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from containerize import record, settings, verify
+from containerize.errors import Problem
+from containerize.layers import visible
+
+
+@pytest.fixture
+def clone(project, tmp_path):
+    """The repository in another directory, without its committed digests."""
+    root = tmp_path / "clone"
+    for file in visible(project.root, project.root):
+        copy = root / file.relative_to(project.root)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, copy)
+    (root / record.GOLDEN).unlink()
+    return dataclasses.replace(project, root=root)
+
+
+def spoil(clone, instruction):
+    """Put an instruction into the stage that the image comes from."""
+    file = clone.root / "Dockerfile"
+    text = file.read_text("utf-8")
+    file.write_text(text.replace("WORKDIR", f"{instruction}\nWORKDIR", 1), "utf-8")
+
+
+def names(using):
+    return using.run("images", "--format", "{{.Repository}}:{{.Tag}}").stdout
+
+
+def dangling(using):
+    listing = using.run("images", "--quiet", "--filter=dangling=true", "--no-trunc")
+    return set(listing.stdout.split())
+
+
+def test_a_rebuild_under_other_conditions_gives_the_committed_digest(using, project):
+    ours = settings.load(project.root, {})
+    before = dangling(using)
+    verdict = verify.verify(ours, [using])
+    assert [r.name.partition(", ")[2] for r in verdict.rebuilds] == ["plain", "varied"]
+    golden = record.read_golden(record.golden_path(ours))[ours.image_architecture]
+    assert verdict.digest == golden["manifest"]
+    assert verdict.equal, verdict.changed
+    assert "verify-" not in names(using)
+    assert dangling(using) <= before
+
+
+def test_a_step_of_ones_own_is_found(built, using, clone):
+    spoil(clone, 'RUN ["python3", "-c", "open(\'/srv/new\', \'w\').close()"]')
+    verdict = verify.verify(clone, [using], against=str(built.archive))
+    assert not verdict.equal
+    assert len(verdict.rebuilds) == 1
+    assert "srv/new" in {found.path.lstrip("/") for found in verdict.differences}
+
+
+def test_the_task_says_what_differs_and_fails(using, project, clone):
+    shutil.copy(project.root / record.GOLDEN, clone.root)
+    (clone.root / "app" / "more.txt").write_text("more\n")
+    result = subprocess.run(
+        [
+            *(sys.executable, "-m", "invoke", "verify"),
+            *(f"--engine={using.command[0]}", f"--against={record.GOLDEN}"),
+        ],
+        cwd=clone.root,
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+    assert result.returncode == 1
+    assert "changed   app/more.txt" in result.stdout
+    assert "invoke digest --save" in result.stdout
+    (line,) = result.stderr.strip().splitlines()
+    assert re.match(r"verify: not the image that was expected, sha256:\w{64} of ", line)
+
+
+@pytest.mark.parametrize("against", ["nothing-there.tar", "sha256:12", "tasks.py"])
+def test_what_cannot_be_compared_is_refused_before_a_build(using, project, against):
+    with pytest.raises(Problem, match=re.escape(against)):
+        verify.verify(project, [using], against=against)
+
+
+def test_a_rebuild_that_fails_says_why(using, clone):
+    spoil(clone, 'RUN ["python3", "-c", "import nonsense"]')
+    with pytest.raises(Problem, match=r"a rebuild failed: .*build"):
+        verify.verify(clone, [using], against=f"sha256:{'0' * 64}")
+    assert "verify-" not in names(using)

@@ -1,0 +1,93 @@
+"""What a build came from, as JSON beside its archive and in digests.json."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from containerize import record, settings, verify
+from containerize.canonical import ImageDigests
+from containerize.errors import Problem
+
+ROOT = settings.find_root(Path(__file__).parent)
+DIGESTS = ImageDigests("sha256:" + "1" * 64, "sha256:" + "2" * 64, ("sha256:3",), ())
+
+
+@pytest.fixture
+def project(tmp_path):
+    for name in ("Dockerfile", "base.lock", "requirements.txt", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    shutil.copytree(ROOT / "app", tmp_path / "app")
+    return settings.load(tmp_path, {})
+
+
+def test_a_record_holds_as_long_as_the_files_do(project):
+    record.write(project, DIGESTS, names=["x:latest"], loaded={"docker": "sha256:1"})
+    assert record.read(project)["manifest"] == DIGESTS.manifest
+    assert record.read(dataclasses.replace(project, python="3.12")) == {}
+    file = project.root / "app" / "__init__.py"
+    text = file.read_text("utf-8")
+    file.write_text(text + "#\n", "utf-8")
+    assert record.read(project) == {}
+    file.write_text(text, "utf-8")
+    assert record.read(project)["references"] == ["x:latest"]
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"inputs": 1}'])
+def test_a_broken_record_is_none(project, text):
+    record.path(project).parent.mkdir()
+    record.path(project).write_text(text)
+    assert record.read(project) == {}
+
+
+def test_changed_inputs_are_named(project):
+    record.save_golden(project, DIGESTS)
+    golden = json.loads(record.golden_path(project).read_text("utf-8"))
+    facts = golden[project.image_architecture]
+    assert record.changes(project, facts) == []
+    (project.root / "requirements.txt").write_text("")
+    (project.root / "app" / "new.py").write_text("")
+    (project.root / "app" / "cors.py").unlink()
+    (project.root / "app" / "logs.py").chmod(0o755)
+    expected = ["app/cors.py", "app/logs.py", "app/new.py", "requirements.txt"]
+    assert record.changes(project, facts) == expected
+
+
+def test_committed_digests_keep_those_of_other_architectures(project):
+    record.save_golden(dataclasses.replace(project, architecture="arm64"), DIGESTS)
+    record.save_golden(dataclasses.replace(project, architecture="amd64"), DIGESTS)
+    assert set(record.read_golden(record.golden_path(project))) == {"amd64", "arm64"}
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "7", '{"amd64": 1}', '{"amd64": {}}'])
+def test_a_broken_file_of_digests_is_one_line(project, text):
+    record.golden_path(project).write_text(text)
+    with pytest.raises(Problem, match="has no digests as"):
+        record.read_golden(record.golden_path(project))
+
+
+def test_what_is_expected_can_be_a_file_or_a_digest(project):
+    record.save_golden(project, DIGESTS)
+    file = str(record.golden_path(project))
+    for against in ("", file, DIGESTS.manifest):
+        assert verify.Expected(project, against).digest == DIGESTS.manifest
+    other = dataclasses.replace(project, architecture="arm64")
+    assert verify.Expected(other, "").digest == ""
+    with pytest.raises(Problem, match="has no digest for arm64"):
+        verify.Expected(other, file)
+    with pytest.raises(Problem, match="is no file and no digest"):
+        verify.Expected(project, "sha256:12")
+
+
+def test_the_committed_digests_are_of_the_files_as_they_are():
+    """Changed on purpose? `invoke digest --save` writes them anew."""
+    project = settings.load(ROOT, {})
+    for facts in record.read_golden(record.golden_path(project)).values():
+        # Another machine's architecture, and code that may pack the same all the same.
+        changed = {*record.changes(project, facts)} - {
+            "image-architecture",
+            "containerize",
+        }
+        assert not changed, "run `invoke digest --save`"
