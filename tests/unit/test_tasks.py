@@ -211,3 +211,14 @@ def test_the_docstrings_fit_the_list():
     for name, task in TASKS.items():
         first = textwrap.dedent(task.__doc__).splitlines()[0]
         assert first.endswith("."), name
+
+
+@pytest.mark.parametrize("tool", ["invoke", "nox"])
+def test_the_tools_work_in_any_directory(tool):
+    """As `./dev` made them, which runs these tests too."""
+    command = [Path(sys.executable).with_name(tool), "--list"]
+    result = subprocess.run(
+        command, cwd=ROOT / "docs", capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    assert "smoke" in result.stdout or "build" in result.stdout
