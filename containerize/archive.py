@@ -34,9 +34,12 @@ MAX_JSON = 4 << 20  # the OCI distribution spec's limit for manifests
 MAX_PATH = 4096
 MAX_DEPTH = 200
 MAX_EXTENSION = 1 << 20
+MAX_DEVICE = 0o7777777
+MAX_LAYERS = 1000
+MAX_MANIFESTS = 100
 
-# A layer may grow to GENEROUS bytes; a bigger one is a bomb if it grows by more than
-# RATIO. Deflate's best is 1032, and real layers stay below 20.
+# An image's layers may grow to GENEROUS bytes; bigger ones are a bomb if they grow by
+# more than RATIO. Deflate's best is 1032, and real layers stay below 20.
 GENEROUS = 1 << 30
 RATIO = 100
 
@@ -125,8 +128,12 @@ class Entry:
 
 def show(path: bytes) -> str:
     """A path as text for a message, on one line whatever bytes are in it."""
-    text = path.decode("utf-8", "backslashreplace")
-    return "/" + "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    return "/" + printable(path.decode("utf-8", "backslashreplace"))
+
+
+def printable(text: str) -> str:
+    """`text` on one line, with an escape for each character that cannot be printed."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def read_tar(region: Region, name: str) -> Iterator[Entry]:
@@ -197,6 +204,11 @@ def _entry(
     if kind not in _KINDS or any(key.startswith(b"GNU.sparse") for key in records):
         what = "a sparse file" if kind in (b"S", *_KINDS) else f"of type {kind!r}"
         raise Problem(f"{where} is {what}, which no engine writes: refused")
+    device = (0, 0)
+    if kind in (tarfile.CHRTYPE, tarfile.BLKTYPE):
+        device = _number(major, where), _number(minor, where)
+        if max(device) > MAX_DEVICE:
+            raise Problem(f"{where}: its device number is too large: refused")
     length = _decimal(records.get(b"size"), size, where)
     if length and kind != tarfile.REGTYPE:
         raise Problem(f"{where} is no file but has content: refused")
@@ -217,11 +229,7 @@ def _entry(
         size=length,
         mtime=_nanoseconds(records.get(b"mtime"), mtime, where),
         link=link if kind in (tarfile.LNKTYPE, tarfile.SYMTYPE) else b"",
-        device=(
-            (_number(major, where), _number(minor, where))
-            if kind in (tarfile.CHRTYPE, tarfile.BLKTYPE)
-            else (0, 0)
-        ),
+        device=device,
         xattrs=tuple(
             sorted(
                 (key.removeprefix(XATTR), value)
@@ -293,14 +301,15 @@ def _nanoseconds(record: bytes | None, field: bytes, where: str) -> int:
 def _pax(data: bytes, where: str) -> dict[bytes, bytes]:
     """The records of a pax header (POSIX pax, "pax Extended Header")."""
     records: dict[bytes, bytes] = {}
-    while data:
-        digits, space, _ = data[:20].partition(b" ")
-        end = int(digits) if space and digits.isdigit() else 0
-        key, equals, value = data[len(digits) + 1 : end - 1].partition(b"=")
+    start = 0
+    while start < len(data):
+        digits, space, _ = data[start : start + 20].partition(b" ")
+        end = start + int(digits) if space and digits.isdigit() else start
+        key, equals, value = data[start + len(digits) + 1 : end - 1].partition(b"=")
         if not equals or end > len(data) or data[end - 1 : end] != b"\n":
             raise Problem(f"{where}: its pax header is damaged")
         records[key] = value
-        data = data[end:]
+        start = end
     return records
 
 
@@ -350,17 +359,18 @@ class Blob:
     """What messages call it."""
 
     @contextlib.contextmanager
-    def unpacked(self, scratch: Path) -> Iterator[Region]:
+    def unpacked(self, scratch: Path, limit: int) -> Iterator[Region]:
         """The layer's tar, checked against its diff ID.
 
         A compressed layer is unpacked into a nameless file in the directory
-        `scratch`, which goes when the context ends, or with the process.
+        `scratch`, which goes when the context ends, or with the process. Raises
+        Problem where it would have more than `limit` bytes.
         """
         with contextlib.ExitStack() as stack:
             start = self.region.part(0, min(4, self.region.size)).read()
             if start.startswith(b"\x1f\x8b"):
                 file = stack.enter_context(tempfile.TemporaryFile(dir=scratch))
-                region, digest = _gunzip(self, file)
+                region, digest = _gunzip(self, file, limit)
             elif start == b"\x28\xb5\x2f\xfd":
                 raise Problem(f"{self.name} is compressed by zstd: save it with gzip")
             else:
@@ -373,10 +383,9 @@ class Blob:
             yield region
 
 
-def _gunzip(blob: Blob, file: IO[bytes]) -> tuple[Region, str]:
+def _gunzip(blob: Blob, file: IO[bytes], limit: int) -> tuple[Region, str]:
     digest = hashlib.sha256()
     size = 0
-    limit = max(GENEROUS, RATIO * blob.region.size)
     unpacker = zlib.decompressobj(zlib.MAX_WBITS | 16)
     try:
         for chunk in blob.region.chunks():
@@ -391,8 +400,8 @@ def _gunzip(blob: Blob, file: IO[bytes]) -> tuple[Region, str]:
                 size += len(data)
                 if size > limit:
                     raise Problem(
-                        f"{blob.name} unpacks to more than {limit} bytes: refused "
-                        "as a decompression bomb"
+                        f"{blob.name} unpacks to more than an archive of this size "
+                        "may: refused as a decompression bomb"
                     )
         file.write(rest := unpacker.flush())
         digest.update(rest)
@@ -413,6 +422,8 @@ class Image:
     manifest_digest: str
     """Empty where the archive has no OCI manifest."""
     layers: tuple[Blob, ...]
+    limit: int
+    """Bytes that the layers may have unpacked before they are a bomb."""
 
 
 @contextlib.contextmanager
@@ -444,7 +455,9 @@ class _Files:
 
     def __init__(self, name: str, region: Region) -> None:
         self.name = name
+        self.limit = max(GENEROUS, RATIO * region.size)
         self.regions: dict[str, Region] = {}
+        self.digests: dict[str, str] = {}
         links: dict[str, str] = {}
         for entry in read_tar(region, name):
             path = os.fsdecode(entry.path)
@@ -463,22 +476,30 @@ class _Files:
     def json(self, path: str) -> Any:
         region = self.region(path)
         if region.size > MAX_JSON:
-            raise Problem(f"{self.name}: {path} is larger than {MAX_JSON} bytes")
+            raise Problem(
+                f"{self.name}: {printable(path)} is larger than {MAX_JSON} bytes"
+            )
         try:
             return json.loads(region.read())
         except (ValueError, RecursionError) as error:
-            raise Problem(f"{self.name}: {path} is no JSON: {error}") from None
+            raise Problem(
+                f"{self.name}: {printable(path)} is no JSON: {error}"
+            ) from None
 
     def region(self, path: str) -> Region:
         if path not in self.regions:
-            raise Problem(f"{self.name}: {path} is missing: get the archive again")
+            raise Problem(
+                f"{self.name}: {printable(path)} is missing: get the archive again"
+            )
         return self.regions[path]
 
     def field(self, value: Any, key: str, kind: type[_T], where: str) -> _T:
         """`value[key]`, of type `kind`, of a JSON object in `where`."""
         found = value.get(key) if isinstance(value, dict) else None
         if not isinstance(found, kind):
-            raise Problem(f"{self.name}: {where} has no {key} as images have it")
+            raise Problem(
+                f"{self.name}: {printable(where)} has no {key} as images have it"
+            )
         return found
 
     def blob(self, descriptor: Any, where: str) -> tuple[str, Region, str]:
@@ -498,24 +519,31 @@ class _Files:
 
     def checked(self, path: str) -> str:
         """The digest of a file, which is the one that its name says."""
-        digest = self.region(path).sha256()
+        if path not in self.digests:
+            self.digests[path] = self.region(path).sha256()
+        digest = self.digests[path]
         named = re.fullmatch(r"(?:.*/)?([0-9a-f]{64})(?:\.json|\.tar)?", path)
         if named and digest != f"sha256:{named[1]}":
             raise Problem(
-                f"{self.name}: {path} does not have the digest of its name, found "
-                f"{digest}: get the archive again"
+                f"{self.name}: {printable(path)} does not have the digest of its name, "
+                f"found {digest}: get the archive again"
             )
         return digest
 
     def diff_ids(self, config: Any, path: str, layers: int) -> list[str]:
         rootfs = self.field(config, "rootfs", dict, path)
         found = self.field(rootfs, "diff_ids", list, path)
+        if layers > MAX_LAYERS:
+            raise Problem(f"{self.name} has more than {MAX_LAYERS} layers")
         for diff_id in found:
             if not isinstance(diff_id, str) or not _DIGEST.fullmatch(diff_id):
-                raise Problem(f"{self.name}: {path} has a diff ID that is no sha256")
+                raise Problem(
+                    f"{self.name}: {printable(path)} has a diff ID that is no sha256"
+                )
         if len(found) != layers:
             raise Problem(
-                f"{self.name}: {path} names {len(found)} layers, the manifest {layers}"
+                f"{self.name}: {printable(path)} names {len(found)} layers, "
+                f"the manifest {layers}"
             )
         return found
 
@@ -537,7 +565,7 @@ def _oci_image(files: _Files) -> Image:
         _, region, layer_digest = files.blob(layer, path)
         name = f"{files.name}: layer {number}"
         blobs.append(Blob(region, diff_id, layer_digest, name))
-    return Image(config, config_digest, digest, tuple(blobs))
+    return Image(config, config_digest, digest, tuple(blobs), files.limit)
 
 
 def _manifests(files: _Files, where: str, index: Any, depth: int = 0) -> dict[str, str]:
@@ -546,7 +574,10 @@ def _manifests(files: _Files, where: str, index: Any, depth: int = 0) -> dict[st
     BuildKit puts a build's attestations beside the image; they are left out.
     """
     found: dict[str, str] = {}
-    for descriptor in files.field(index, "manifests", list, where):
+    manifests = files.field(index, "manifests", list, where)
+    if len(manifests) > MAX_MANIFESTS:
+        raise Problem(f"{files.name} has more than {MAX_MANIFESTS} manifests")
+    for descriptor in manifests:
         annotations = (
             descriptor.get("annotations") if isinstance(descriptor, dict) else 0
         )
@@ -577,4 +608,4 @@ def _docker_image(files: _Files) -> Image:
             raise Problem(f"{files.name}: {where} names a layer that is no path")
         name = f"{files.name}: layer {number}"
         blobs.append(Blob(files.region(path), diff_id, files.checked(path), name))
-    return Image(config, config_digest, "", tuple(blobs))
+    return Image(config, config_digest, "", tuple(blobs), files.limit)

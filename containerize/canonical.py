@@ -6,12 +6,13 @@ directories, sorted by the bytes of their paths, as ustar with pax records only 
 ustar cannot say it; numeric owners; permission bits; one time for all. Of the names
 of a hard-linked file the first has the content. What is removed has one whiteout;
 engines that mark a directory as opaque instead say the same. A layer that changes
-nothing is left out.
+nothing is left out, and one that only makes plain directories, as WORKDIR does in some
+engines, goes into the next one; WORKDIR's own directory is made where none is there.
 
 Three things of a file are not kept: its time, extended attributes other than
 security.capability (the engines differ on which they store), and the root directory's
 own entry (only some engines write it). Left out are also the empty mount points that
-engines leave behind where they ran a command, `STUBS`.
+engines leave behind where they ran a command, `STUBS` and the image's volumes.
 
 Compression is gzip by libdeflate, which the tool lock pins as the wheel `deflate`.
 The standard library's zlib is whichever the machine has, and what zlib-ng and isa-l
@@ -35,7 +36,7 @@ import json
 import operator
 import stat
 import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import IO, Any
 
@@ -59,11 +60,13 @@ STUBS = frozenset(
         b"dev/mqueue",
         b"dev/pts",
         b"dev/shm",
+        b"etc",
         b"etc/hostname",
         b"etc/hosts",
         b"etc/mtab",
         b"etc/resolv.conf",
         b"proc",
+        b"run",
         b"run/.containerenv",
         b"run/secrets",
         b"sys",
@@ -71,29 +74,28 @@ STUBS = frozenset(
 )
 """Where engines mount something of their own into every container.
 
-An empty file or directory that appears there above the first layer is left out, and
-so is a parent directory that holds nothing else: it is what a `RUN` left behind, or
-no different from it.
+An empty file of root's or a plain directory with nothing in it that appears there
+above the first layer is left out: a `RUN` left it behind, or it is no different.
 """
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """The PATH that every engine gives where an image has none; some write it down."""
 
-KEPT = (
-    "Cmd",
-    "Entrypoint",
-    "Env",
-    "ExposedPorts",
-    "Healthcheck",
-    "Labels",
-    "OnBuild",
-    "Shell",
-    "StopSignal",
-    "User",
-    "Volumes",
-    "WorkingDir",
-)
-"""What stays of the config's `config`."""
+KEPT: Mapping[str, type] = {
+    "Cmd": list,
+    "Entrypoint": list,
+    "Env": list,
+    "ExposedPorts": dict,
+    "Healthcheck": dict,
+    "Labels": dict,
+    "OnBuild": list,
+    "Shell": list,
+    "StopSignal": str,
+    "User": str,
+    "Volumes": dict,
+    "WorkingDir": str,
+}
+"""What stays of the config's `config`, and its type; lists hold text only."""
 
 WORKERS = 2
 """Threads that compress; their number decides no byte."""
@@ -150,18 +152,30 @@ def canonicalize(
         tree.atomic(target) as file,
     ):
         out = _Archive(file, time)
-        root = Node(_DIRECTORY)
+        config = _config(image.config, time, labels, source.name)
+        stubs = STUBS | _paths(config["config"].get("Volumes", ()))
+        root, pending = Node(_DIRECTORY), Node(None)
         warnings: list[str] = []
         layers: list[LayerInfo] = []
+        limit = image.limit
         for number, blob in enumerate(image.layers):
-            region = stack.enter_context(blob.unpacked(target.parent))
+            region = stack.enter_context(blob.unpacked(target.parent, limit))
+            limit -= region.size
             upper = _layer(region, blob.name, warnings)
             if number:
-                _drop_stubs(upper, root)
+                _drop_stubs(upper, root, stubs)
+            _put_under(upper, pending)
+            pending = upper
+            if _only_makes_directories(upper, root):
+                continue
             _join_links(upper, root, blob.name)
             if changes := _apply(root, upper, blob.name):
                 layers.append(out.add_layer(changes))
-        config = _config(image.config, time, labels, layers)
+            pending = Node(None)
+        for path in _paths([config["config"].get("WorkingDir", "/")]):
+            _make_directory(pending, root, path)
+        if image.layers and (changes := _apply(root, pending, source.name)):
+            layers.append(out.add_layer(changes))
         manifest_digest, config_digest = out.finish(config, layers, references)
         return ImageDigests(
             manifest_digest,
@@ -181,8 +195,10 @@ def read_digests(path: Path) -> ImageDigests:
         if not image.manifest_digest:
             raise Problem(f"{path} has no OCI manifest: name an archive of `build`")
         layers = []
+        limit = image.limit
         for blob in image.layers:
-            with blob.unpacked(path.parent) as region:
+            with blob.unpacked(path.parent, limit) as region:
+                limit -= region.size
                 layers.append(
                     LayerInfo(blob.diff_id, blob.digest, region.size, blob.region.size)
                 )
@@ -306,6 +322,8 @@ def _layer(region: Region, name: str, warnings: list[str]) -> Node:
 
 def _doubts(entry: Entry) -> Iterator[str]:
     """What to report of an entry."""
+    if stat.S_IFMT(entry.mode) == stat.S_IFSOCK:
+        yield "was a socket, which no archive can hold: only its name is kept"
     if not entry.path and _kept(entry) != _kept(_DIRECTORY):
         yield "has an unusual mode or owner, which is not kept"
     if entry.kind in (tarfile.CHRTYPE, tarfile.BLKTYPE):
@@ -317,20 +335,70 @@ def _doubts(entry: Entry) -> Iterator[str]:
             yield f"has the extended attribute {show(key)[1:]}, which is not kept"
 
 
-def _drop_stubs(upper: Node, root: Node) -> None:
+def _drop_stubs(upper: Node, root: Node, stubs: Set[bytes]) -> None:
     """Take out of a layer what an engine left behind where it ran a command."""
-    for path in sorted(STUBS, reverse=True):  # children first
+    for path in sorted(stubs, reverse=True):  # children first
         directory, _, base = path.rpartition(b"/")
         parent = upper.find(directory)
         node = parent.children.get(base) if parent else None
         if not parent or not node or node.children or node.removed or root.find(path):
             continue
         entry = node.entry
-        if entry is None or entry.size or entry.link not in (b"", b"/proc/mounts"):
-            continue
-        del parent.children[base]
-        if directory and not parent.children and not root.find(directory):
-            del upper.children[directory]
+        if entry is None or entry.kind == tarfile.DIRTYPE:
+            stub = _is_plain(node)
+        else:
+            stub = not (entry.size or entry.uid or entry.gid)
+            stub = stub and entry.link in (b"", b"/proc/mounts")
+        if stub:
+            del parent.children[base]
+
+
+def _is_plain(node: Node) -> bool:
+    """Whether a directory is as engines make missing ones."""
+    return node.entry is None or _kept(node.entry) == _kept(_DIRECTORY)
+
+
+def _only_makes_directories(upper: Node, lower: Node | None) -> bool:
+    """Whether all that a layer does is to make plain directories."""
+    for part, node in upper.children.items():
+        below = lower.children.get(part) if lower else None
+        if node.removed or node.opaque or not node.is_directory():
+            return False
+        if below is None:
+            same = _is_plain(node)
+        else:
+            same = node.entry is None or below.same(node)
+        if not same or not _only_makes_directories(node, below):
+            return False
+    return not upper.opaque
+
+
+def _put_under(upper: Node, pending: Node) -> None:
+    """Add the directories that `pending` makes to the layer above it."""
+    if upper.opaque:
+        return
+    for part, node in pending.children.items():
+        mine = upper.children.setdefault(part, node)
+        if mine is not node and mine.is_directory() and not mine.removed:
+            mine.entry = mine.entry or node.entry
+            _put_under(mine, node)
+
+
+def _make_directory(upper: Node, root: Node, path: bytes) -> None:
+    """Make a directory and its parents where there are none in `root`."""
+    parts = path.split(b"/")
+    for depth in range(len(parts)):
+        lower = root.find(b"/".join(parts[: depth + 1]))
+        if lower and not lower.is_directory():
+            return  # a symbolic link, for the engine to follow
+    for part in parts:
+        upper = upper.children.setdefault(part, Node(None))
+
+
+def _paths(texts: Iterable[str]) -> set[bytes]:
+    """A config's absolute paths as those of a tar, without what cannot be one."""
+    found = {text.encode("utf-8", "replace").strip(b"/") for text in texts}
+    return {path for path in found if not {b"", b".", b".."} & {*path.split(b"/")}}
 
 
 def _join_links(upper: Node, root: Node, name: str) -> None:
@@ -343,13 +411,11 @@ def _join_links(upper: Node, root: Node, name: str) -> None:
             groups.setdefault(_origin(node.entry, upper, root, name), []).append(path)
         stack += ((_join(path, part), child) for part, child in node.children.items())
     for origin, names in groups.items():
-        first = upper.find(origin)
-        assert first is not None
         links = tuple(sorted({origin, *names}))
-        for path in links:
-            node_ = upper.find(path)
-            assert node_ is not None
-            node_.entry, node_.content, node_.links = first.entry, first.content, links
+        equals = {path: found for path in links if (found := upper.find(path))}
+        first = equals[origin]
+        for equal in equals.values():
+            equal.entry, equal.content, equal.links = first.entry, first.content, links
 
 
 def _origin(entry: Entry, upper: Node, root: Node, name: str) -> bytes:
@@ -392,7 +458,8 @@ def _apply(root: Node, upper: Node, name: str) -> _Changes:
     changes: _Changes = {}
     _merge(root, upper, b"", False, changes, name)
     for node in list(changes.values()):
-        for path in node.links if node else ():
+        for link in node.links if node else ():
+            path = link
             while path not in changes:
                 changes[path] = root.find(path)
                 path = path.rpartition(b"/")[0]
@@ -538,6 +605,7 @@ class _Archive:
 
     def __init__(self, file: IO[bytes], time: int) -> None:
         self.file, self.time = file, time
+        self.layers: set[str] = set()
 
     def add(self, path: str, content: bytes) -> None:
         self._entry(path, len(content))
@@ -577,16 +645,25 @@ class _Archive:
         self.file.write(bytes(-sizes[1] % 512))
         end = self.file.tell()
         self.file.seek(start)
-        self._entry(f"blobs/sha256/{packed.hexdigest()}", sizes[1])
-        self.file.seek(end)
-        return LayerInfo(
-            f"sha256:{plain.hexdigest()}", f"sha256:{packed.hexdigest()}", *sizes
-        )
+        digest = f"sha256:{packed.hexdigest()}"
+        if digest in self.layers:  # two layers may do the same
+            self.file.truncate()
+        else:
+            self.layers.add(digest)
+            self._entry(_blob_path(digest), sizes[1])
+            self.file.seek(end)
+        return LayerInfo(f"sha256:{plain.hexdigest()}", digest, *sizes)
 
     def finish(
         self, config: dict[str, Any], layers: Sequence[LayerInfo], names: Sequence[str]
     ) -> tuple[str, str]:
         """Add all that names the layers; returns the digests of manifest and config."""
+        history = {"created": config["created"], "created_by": "containerize"}
+        diff_ids = [layer.diff_id for layer in layers]
+        config = config | {
+            "history": [history] * len(layers),
+            "rootfs": {"type": "layers", "diff_ids": diff_ids},
+        }
         described = self.add_blob(_json(config))
         manifest = {
             "schemaVersion": 2,
@@ -641,19 +718,19 @@ def _json(value: object) -> bytes:
 
 
 def _config(
-    found: Mapping[str, Any],
-    time: int,
-    labels: Mapping[str, str],
-    layers: Sequence[LayerInfo],
+    found: Any, time: int, labels: Mapping[str, str], name: str
 ) -> dict[str, Any]:
     """The image's config (OCI image spec, "Image Configuration") in our words.
 
-    Kept is what changes how a container of the image behaves.
+    Kept is what changes how a container of the image behaves. Raises Problem for a
+    config that no engine writes.
     """
-    created = datetime.datetime.fromtimestamp(time, datetime.UTC)
-    stamp = created.strftime("%Y-%m-%dT%H:%M:%SZ")
-    given = found.get("config") or {}
-    config = {key: given[key] for key in KEPT if given.get(key)}
+    given = _typed(found, "config", dict, name) or {}
+    config = {
+        key: value
+        for key, kind in KEPT.items()
+        if (value := _typed(given, key, kind, name))
+    }
     if config.get("WorkingDir") == "/":
         del config["WorkingDir"]
     environment = dict(item.partition("=")[::2] for item in config.get("Env", ()))
@@ -667,16 +744,24 @@ def _config(
         if not key.startswith(_OWN)
     }
     config["Labels"] = own | dict(labels)
-    platform = {"architecture": found["architecture"], "os": found["os"]}
+    platform = {key: _typed(found, key, str, name) for key in ("architecture", "os")}
+    if not all(platform.values()):
+        raise Problem(f"{name}: its config names no architecture or no os")
+    variant = _typed(found, "variant", str, name)
     # v8 is the default for arm64, and only some engines write it down.
-    if found.get("variant") and (platform["architecture"], found["variant"]) != (
-        "arm64",
-        "v8",
+    if variant and (platform["architecture"], variant) != ("arm64", "v8"):
+        platform["variant"] = variant
+    created = datetime.datetime.fromtimestamp(time, datetime.UTC)
+    stamp = created.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return platform | {"config": config, "created": stamp}
+
+
+def _typed(value: Any, key: str, kind: type, name: str) -> Any:
+    """`value[key]`, or None where there is none."""
+    found = value.get(key) if isinstance(value, dict) else None
+    texts = found if isinstance(found, list) else ()
+    if found is not None and (
+        not isinstance(found, kind) or not all(isinstance(t, str) for t in texts)
     ):
-        platform["variant"] = found["variant"]
-    return platform | {
-        "config": config,
-        "created": stamp,
-        "history": [{"created": stamp, "created_by": "containerize"} for _ in layers],
-        "rootfs": {"type": "layers", "diff_ids": [layer.diff_id for layer in layers]},
-    }
+        raise Problem(f"{name}: {key} in its config is not as images have it")
+    return found
