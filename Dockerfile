@@ -26,19 +26,20 @@ HEALTHCHECK --interval=10s --timeout=3s --start-period=30s --retries=3 \
 ENTRYPOINT ["python3", "-m", "app"]
 
 # Compiled modules halve the start. One process, sorted paths, checked by no time
-# stamp and with the packed layers' own: the same modules give the same bytes.
+# stamp and with the packed layers' own: the same modules give the same bytes. In /tmp,
+# where the user of a base image can write too.
 FROM packed AS compiled
-ENV PYTHONHASHSEED=0 PYTHONPYCACHEPREFIX=/compiled/pycache
+ENV PYTHONHASHSEED=0 PYTHONPYCACHEPREFIX=/tmp/compiled/pycache
 RUN ["python3", "-c", "import compileall, os, sys\n\
 from py_compile import PycInvalidationMode as Mode\n\
 for top in filter(os.path.isdir, sys.path):\n\
     compileall.compile_dir(top, maxlevels=99, quiet=2, invalidation_mode=Mode.UNCHECKED_HASH)\n\
 time = os.stat('/srv').st_mtime\n\
-for path, _, names in os.walk('/compiled', topdown=False):\n\
+for path, _, names in os.walk('/tmp/compiled', topdown=False):\n\
     for name in (*names, ''):\n\
         os.utime(os.path.join(path, name), (time, time))\n"]
 
 FROM packed
-COPY --from=compiled /compiled /
+COPY --from=compiled --chown=0:0 /tmp/compiled /
 # 65532 is nonroot, which the root file system has in /etc/passwd.
 USER 65532:65532
