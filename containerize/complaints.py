@@ -142,7 +142,7 @@ _MEANINGS: tuple[tuple[re.Pattern[str], _Explanation], ...] = tuple(
             _port,
         ),
         (
-            r"no such image: (\S+)|inspecting object: (\S+): image not known"
+            r"no such image: (\S+?):?(?:\s|$)|inspecting object: (\S+): image not known"
             r"|unable to find image '([^']+)'|short-name \"([^\"]+)\" did not resolve"
             r"|(\S+): image not known|failed to resolve reference \"([^\"]+)\"",
             _say("{kind} has no image {name}: `invoke build` makes it"),
