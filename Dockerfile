@@ -11,7 +11,8 @@ ADD build/deps.tar /
 ADD build/app.tar /
 # The cache of compiled modules stands apart, so that no module's own layer changes.
 # The app is found wherever the process starts, and nothing else is found there.
-LABEL containerize.project=flask-introduction
+ARG PROJECT=flask-introduction
+LABEL containerize.project=${PROJECT}
 ENV PATH=/usr/local/bin:/usr/bin \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONPATH=/srv \

@@ -139,7 +139,10 @@ def lint(c: invoke.Context) -> None:
             "there is no Dockerfile: restore it (git checkout Dockerfile)"
         )
     with c.cd(str(settings.root)):
-        c.run("hadolint Dockerfile", echo=True, in_stream=False)
+        # Where the tools are, were .venv activated or not.
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        echo(["hadolint", "Dockerfile"])
+        c.run("hadolint Dockerfile", in_stream=False, env={"PATH": path})
 
 
 @task()

@@ -67,7 +67,8 @@ def commands(
 def _build_command(
     settings: Settings, kind: str, names: Sequence[str], cache: bool
 ) -> list[str]:
-    command = ["build", "--network", "none", "--label", settings.label]
+    # A label for what the builder leaves behind too, which --label does not reach.
+    command = ["build", "--network", "none", "--build-arg", f"PROJECT={settings.image}"]
     # Podman's own image format has no HEALTHCHECK.
     command += ["--format", "docker"] if kind == "podman" else []
     command += [] if cache else ["--no-cache"]
@@ -190,13 +191,22 @@ def current(settings: Settings) -> ImageDigests | None:
 
 
 def remove(settings: Settings, engine: Engine) -> None:
-    """Remove the project's containers and images, found by their label."""
-    label = f"--filter=label={settings.label}"
+    """Remove the project's containers and images, found by their label.
+
+    Raises Problem where some stay, as those do that other images are built on.
+    """
     for kind, verb in (("ps", "rm"), ("images", "rmi")):
-        listing = engine.run(kind, "--all", "--quiet", "--no-trunc", label, echo=False)
-        found = list(dict.fromkeys(listing.stdout.split()))
+        found = _labelled(settings, engine, kind)
         if found:
-            engine.run(verb, "--force", *found)
+            answer = engine.run(verb, "--force", *found, check=False)
+            if _labelled(settings, engine, kind):
+                raise engine.problem((verb,), answer.stderr)
+
+
+def _labelled(settings: Settings, engine: Engine, kind: str) -> list[str]:
+    label = f"--filter=label={settings.label}"
+    listing = engine.run(kind, "--all", "--quiet", "--no-trunc", label, echo=False)
+    return list(dict.fromkeys(listing.stdout.split()))
 
 
 def clean(settings: Settings) -> None:

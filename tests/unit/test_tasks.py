@@ -203,7 +203,8 @@ def test_settings_are_found_in_one_file_only():
     dockerfile = (ROOT / "Dockerfile").read_text("utf-8")
     # formats that force a second copy of a fact
     assert f"EXPOSE {loaded.container_port}\n" in dockerfile
-    assert f"LABEL {loaded.label}\n" in dockerfile
+    assert f"ARG PROJECT={loaded.image}\n" in dockerfile
+    assert f"LABEL {loaded.label.partition('=')[0]}=${{PROJECT}}\n" in dockerfile
     assert f"docker build --network none -t {loaded.reference()} ." in dockerfile
 
 
