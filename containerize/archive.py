@@ -352,7 +352,7 @@ class Blob:
 
     region: Region
     diff_id: str
-    """What the image's config says of the unpacked layer."""
+    """What the image's config says of the unpacked layer; empty where there is none."""
     digest: str
     """Digest of the bytes as they are stored."""
     name: str
@@ -375,7 +375,7 @@ class Blob:
                 raise Problem(f"{self.name} is compressed by zstd: save it with gzip")
             else:
                 region, digest = self.region, self.digest
-            if digest != self.diff_id:
+            if self.diff_id and digest != self.diff_id:
                 raise Problem(
                     f"{self.name} does not have the digest that the image says: "
                     f"expected {self.diff_id}, found {digest}: get the archive again"
