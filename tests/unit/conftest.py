@@ -1,4 +1,4 @@
-"""A Debian archive and a package index on the loopback, for locks and inputs."""
+"""A Debian archive and a package index on the loopback; archives of images."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ import dataclasses
 import hashlib
 import http.server
 import io
+import json
 import os
 import re
 import shutil
+import tarfile
 import threading
 import time
 import urllib.parse
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -267,3 +270,42 @@ def progress() -> Iterator[Record]:
     record = Record()
     yield record
     assert record.ended == len(record.started)
+
+
+@pytest.fixture
+def save() -> Callable[..., Path]:
+    """Writes what `docker save` would of an image.
+
+    Each layer is the bytes of a tar, or what goes into one: pairs of TarInfo and
+    content.
+    """
+
+    def write(path: Path, *layers: Any, config: Any = None, **changes: Any) -> Path:
+        tars = [x if isinstance(x, bytes) else pack(*x) for x in layers]
+        diff_ids = [f"sha256:{hashlib.sha256(data).hexdigest()}" for data in tars]
+        about = {
+            "architecture": "amd64",
+            "os": "linux",
+            "config": config or {},
+            "rootfs": {"type": "layers", "diff_ids": diff_ids},
+            **changes,
+        }
+        text = json.dumps(about).encode()
+        name = f"{hashlib.sha256(text).hexdigest()}.json"
+        names = [f"{number}/layer.tar" for number in range(len(tars))]
+        manifest = [{"Config": name, "RepoTags": ["x:y"], "Layers": names}]
+        files = {name: text, **dict(zip(names, tars, strict=True))}
+        files["manifest.json"] = json.dumps(manifest).encode()
+        path.write_bytes(pack(*((tarfile.TarInfo(n), files[n]) for n in files)))
+        return path
+
+    return write
+
+
+def pack(*members: tuple[tarfile.TarInfo, bytes]) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for info, content in members:
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return out.getvalue()
