@@ -1,9 +1,12 @@
 """The project's proofs. Each session runs with the tools that `./dev` installed."""
 
+import os
+import sys
+
 import nox
 
 nox.needs_version = ">=2026.10"
-nox.options.sessions = ["lint", "types", "unit", "engine", "smoke"]
+nox.options.sessions = ["lint", "types", "unit", "engine", "engines", "smoke"]
 # One hash-locked set of tools, in the environment that ./dev made, serves them all.
 nox.options.default_venv_backend = "none"
 
@@ -38,6 +41,14 @@ def unit(session: nox.Session) -> None:
 def engine(session: nox.Session) -> None:
     """Run the tests on real engines, installing and starting what is missing."""
     session.run("pytest", "tests/engine", *session.posargs)
+
+
+@nox.session
+def engines(session: nox.Session) -> None:
+    """Build on engines of three Debian releases, which only root can start."""
+    root = [] if os.geteuid() == 0 else ["sudo", "--preserve-env"]
+    pytest = [sys.executable, "-Bm", "pytest", "-p", "no:cacheprovider"]
+    session.run(*root, *pytest, "tests/engines", *session.posargs, external=True)
 
 
 @nox.session

@@ -1,0 +1,81 @@
+"""The same repository gives the same digest on engines of every kind and age."""
+
+import contextlib
+import json
+import tempfile
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from containerize import container, explain, record
+from tests.canary import reaches_out
+
+
+@pytest.fixture(scope="session")
+def before():
+    """The rows that were built before, for the later ones to equal."""
+    return []
+
+
+def test_the_engine_is_what_the_row_says(built):
+    row, found = built.row, built.description
+    assert found.server.startswith(f"{row.version}.")
+    assert found.client.startswith(f"{row.version}.")
+    assert found.builder.startswith(row.builder)
+    assert found.store.startswith(row.store)
+    assert found.rootless == row.rootless
+
+
+def test_every_row_has_the_same_digest(built, before):
+    for other in before[:1]:
+        if built.rebuild.digests.manifest != other.rebuild.digests.manifest:
+            archives = other.rebuild.archive, built.rebuild.archive
+            pytest.fail("\n".join(map(str, explain.compare(*archives))))
+    before.append(built)
+
+
+def test_the_digest_is_the_committed_one(built, repository):
+    """Where this fails on purpose: `invoke digest --save`, as docs/ say."""
+    golden = record.read_golden(record.golden_path(repository))
+    facts = golden[repository.image_architecture]
+    assert built.rebuild.digests.manifest == facts["manifest"], (
+        f"these inputs have changed: {record.changes(repository, facts)}"
+    )
+
+
+def test_a_build_step_cannot_reach_out(built, repository, top):
+    arguments = repository, built.engine, built.reference, top
+    assert not reaches_out(*arguments)
+    # The same step, given the host's network: it is the flag that keeps it in.
+    assert reaches_out(*arguments, network="host")
+
+
+@pytest.fixture
+def top(built):
+    with tempfile.TemporaryDirectory(dir=built.rebuild.scratch.parent) as directory:
+        yield Path(directory)
+
+
+def test_the_engine_has_what_the_archive_holds_and_runs_it(built, repository):
+    engine, reference = built.engine, built.reference
+    layers = "{{json .RootFS.Layers}}"
+    answer = engine.run("image", "inspect", "--format", layers, reference)
+    assert tuple(json.loads(answer.stdout)) == built.rebuild.digests.diff_ids
+    if built.row.kind == "docker":  # whose daemon has a network that we may add to
+        with network(engine, repository) as name:
+            running = container.run(
+                repository, engine, reference, port=0, options=[f"--network={name}"]
+            )
+            with urllib.request.urlopen(running.url, timeout=5) as page:
+                assert b"Hello World from Flask" in page.read()
+            container.stop(repository, engine, running.name)
+
+
+@contextlib.contextmanager
+def network(engine, repository):
+    engine.run("network", "create", f"--label={repository.label}", "matrix")
+    try:
+        yield "matrix"
+    finally:
+        engine.run("network", "rm", "matrix")
