@@ -272,7 +272,7 @@ def progress() -> Iterator[Record]:
     assert record.ended == len(record.started)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def save() -> Callable[..., Path]:
     """Writes what `docker save` would of an image.
 
