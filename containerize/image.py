@@ -57,10 +57,14 @@ def commands(
     `kind` is the engine's, docker or podman.
     """
     form = ["--format", "docker-archive"] if kind == "podman" else []
+    target = archive or archive_path(settings)
     return (
         _build_command(settings, kind, names, cache),
         ["save", *form, "--output", str(saved), names[0]],
-        ["load", "--input", str(archive or archive_path(settings))],
+        # Podman would load it as an OCI image, which has no HEALTHCHECK.
+        ["pull", "--quiet", f"docker-archive:{target}"]
+        if kind == "podman"
+        else ["load", "--input", str(target)],
     )
 
 

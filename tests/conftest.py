@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 import socket
 import sys
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from containerize import container, image, inputs, provision, settings
+from containerize import container, image, inputs, layers, provision, settings
 from containerize.container import Container
 from containerize.engine import Engine
 from containerize.settings import Settings
@@ -34,6 +35,17 @@ def project() -> Settings:
     name = f"containerize-test-{os.getpid()}"
     loaded = settings.load(ROOT)
     return dataclasses.replace(loaded, image=name, container="", tags=("test",))
+
+
+@pytest.fixture
+def clone(project: Settings, tmp_path: Path) -> Settings:
+    """The repository in a directory of the test's own, to be broken."""
+    root = tmp_path / "clone"
+    for file in layers.visible(project.root, project.root):
+        copy = root / file.relative_to(project.root)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, copy)
+    return dataclasses.replace(project, root=root)
 
 
 @pytest.fixture(scope="session", params=["docker", "podman"])

@@ -126,7 +126,9 @@ def project_reference(using, running):
 
 def test_anothers_container_of_that_name_is_left_alone(built, using, project):
     name = f"{project.image}-anothers"
-    using.run("create", f"--name={name}", "--network=none", built.references[0])
+    # Without a label of its own it would have the image's, and be this project's.
+    label = "--label=containerize.project=another"
+    using.run("create", f"--name={name}", label, "--network=none", built.references[0])
     try:
         with pytest.raises(Problem, match=name):
             container.run(project, using, built.references[0], name=name, port=0)
@@ -206,15 +208,40 @@ def test_the_tasks_from_run_to_stop(built, environment, project):
     assert (gone.returncode, len(gone.stderr.splitlines())) == (1, 1)
 
 
+def test_up_goes_from_nothing_to_the_app_answering(environment, clone, using):
+    url = f"http://127.0.0.1:{environment['INVOKE_PORT']}/"
+    environment["INVOKE_IMAGE"] = f"{clone.image}-up"  # `clean` removes all of a name
+    first = invoke(environment, clone, "up")
+    assert first.returncode == 0, first.stderr
+    assert f"answers at {url}" in first.stdout
+    assert f"Next: curl {url}" in first.stdout
+    assert get(url)
+    # A second call finds all as it should be; one after a change builds and runs anew.
+    second = invoke(environment, clone, "up")
+    assert f"answers at {url}" in second.stdout
+    assert "$ " not in second.stdout
+    routes = clone.root / "app" / "__init__.py"
+    routes.write_text(routes.read_text("utf-8").replace("Hello World", "Good day"))
+    third = invoke(environment, clone, "up")
+    assert third.returncode == 0, third.stderr
+    assert get(url)["message"] == "Good day from Flask"
+    assert invoke(environment, clone, "stop").returncode == 0
+    cleaned = invoke(environment, clone, "clean")
+    assert cleaned.returncode == 0, cleaned.stderr
+    assert not (clone.root / "build").exists()
+    assert not (clone.root / "dist").exists()
+    reference = f"{clone.image}-up:test"
+    assert using.run("image", "inspect", reference, check=False).returncode
+
+
 def test_ctrl_c_stops_and_removes_in_the_foreground(built, environment, project, using):
     with subprocess.Popen(
         [sys.executable, "-m", "invoke", "run", "--foreground"], cwd=project.root,
         env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         stdin=subprocess.DEVNULL, start_new_session=True,
     ) as process:  # fmt: skip
-        deadline = time.monotonic() + 60
         while "answers at" not in (line := process.stdout.readline()):
-            assert line or time.monotonic() < deadline
+            assert line, process.stderr.read()
         get(f"http://127.0.0.1:{environment['INVOKE_PORT']}/")
         time.sleep(0.5)  # `logs --follow` is under way
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does
