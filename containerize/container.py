@@ -110,7 +110,9 @@ def run(
         ours = state(settings, engine, name)
         tail = log_tail(engine, name) if ours else ""
         if ours:
-            engine.run("rm", "--force", name, check=False)
+            # Podman would leave it its time to stop first.
+            now = ["--time", "0"] if engine.kind == "podman" else []
+            engine.run("rm", "--force", *now, name, check=False)
         if isinstance(error, Problem) and tail and ours != "created":
             raise Problem(f"{error}\n{tail}") from None
         raise
@@ -124,7 +126,9 @@ def state(settings: Settings, engine: Engine, name: str) -> str | None:
         name, check=False, echo=False,
     )  # fmt: skip
     if answer.returncode:
-        return None
+        if "no such container" in answer.stderr.lower():
+            return None
+        raise engine.problem(("inspect",), answer.stderr)
     labels, _, status = answer.stdout.strip().rpartition(" ")
     key, _, value = settings.label.partition("=")
     return status if (json.loads(labels) or {}).get(key) == value else None
