@@ -42,6 +42,8 @@ def explain(complaint: Complaint) -> Problem:
     lines = [line.strip() for line in complaint.message.splitlines()]
     lines = [line for line in lines if line and not _NOISE.match(line)]
     said = _PREFIX.sub("", lines[-1]) if lines else "it does not say why"
+    if len(said) > 2 * _HALF:
+        said = f"{said[:_HALF].rstrip()} … {said[-_HALF:].lstrip()}"
     return Problem(f"`{complaint.kind} {complaint.subcommand}` failed: {said}")
 
 
@@ -63,6 +65,9 @@ def listener(port: int) -> str:
                 return f"{name} (process {link.parts[2]})"
     return ""
 
+
+_HALF = 120
+"""How much is shown of each end of a long complaint."""
 
 _NOISE = re.compile(r"See '|Run '|Usage: |time=.* level=(info|warning)|DEPRECATED")
 _PREFIX = re.compile(r"(docker: |Error: |ERROR: |Error response from daemon: )+")
@@ -96,6 +101,17 @@ def _port(complaint: Complaint, match: re.Match[str]) -> Problem:
     by = f"the container {container}" if container else listener(port)
     return Problem(
         f"port {port} is taken{by and f' by {by}'}: free it or choose another (--port)"
+    )
+
+
+def _full(complaint: Complaint, _: re.Match[str]) -> Problem:
+    kind = complaint.kind
+    where = f"where {kind} keeps its data"
+    if complaint.subcommand == "save":
+        where = f"where the image is saved, or {where}"
+    return Problem(
+        f"the disk is full {where}: make room (`{kind} system df` shows what it "
+        "holds), then repeat"
     )
 
 
@@ -152,13 +168,7 @@ _MEANINGS: tuple[tuple[re.Pattern[str], _Explanation], ...] = tuple(
             r"|no container with (?:name or )?ID \"([^\"]+)\" found",
             _say("{kind} has no container {name}: `invoke ps` lists them"),
         ),
-        (
-            r"no space left on device|disk quota exceeded",
-            _say(
-                "the disk is full where {kind} keeps its data: make room "
-                "(`{kind} system df` shows what it holds), then repeat"
-            ),
-        ),
+        (r"no space left on device|disk quota exceeded", _full),
         (
             r"buildx component is missing or broken",
             _say(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import dataclasses
+import io
 import json
 import os
 import re
@@ -12,6 +14,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Literal, cast
@@ -22,6 +25,10 @@ from containerize.settings import PREFIX, Settings
 
 Kind = Literal["docker", "podman"]
 OnCommand = Callable[[Sequence[str]], None]
+
+
+# Where an engine's own last words begin, after what the steps of a build wrote.
+_ERROR = re.compile(r"^(?=Error|ERROR)", re.MULTILINE)
 
 
 def ignore(_: object) -> None:
@@ -123,18 +130,28 @@ class Engine:
         any other exception, it is told to end.
         """
         command = self._begin(arguments, echo)
+        # Engines draw their progress on terminals only, where the reason stands above.
+        stderr = None if os.isatty(2) else subprocess.PIPE
         try:
-            process = subprocess.Popen(command, cwd=cwd, env=self._environ())
+            process = subprocess.Popen(
+                command, cwd=cwd, env=self._environ(), stderr=stderr
+            )
         except OSError as error:
             raise _not_run(command, error) from None
+        tail: collections.deque[bytes] = collections.deque(maxlen=64)
+        copier = threading.Thread(target=_copy, args=(process, tail), daemon=True)
+        copier.start()
         try:
             code = process.wait()
+            copier.join(1)  # Not longer: what the command has left may hold its stderr.
         except BaseException as error:
             if not isinstance(error, KeyboardInterrupt):
                 process.terminate()
             _end(process, grace)
             raise
         if code:
+            if said := _ERROR.split(b"".join(tail).decode(errors="replace"))[-1]:
+                raise self.problem(arguments, said)
             raise self._ended(arguments) or Problem(
                 f"`{_short(command)}` failed with exit code {code}: "
                 "what it wrote says why"
@@ -394,6 +411,15 @@ def _not_run(command: Sequence[str], error: OSError) -> Problem:
         f"{command[0]} cannot be run ({error.strerror}): mend it, or name another "
         f"engine in {PREFIX}ENGINE"
     )
+
+
+def _copy(process: subprocess.Popen[bytes], tail: collections.deque[bytes]) -> None:
+    """Pass on what a process writes to a stderr that is ours, and keep its end."""
+    source = cast("io.BufferedReader | None", process.stderr)
+    while source and (chunk := source.read1(1 << 16)):
+        tail.append(chunk)
+        with contextlib.suppress(OSError):  # Whoever read ours may be gone.
+            os.write(2, chunk)
 
 
 def _end(process: subprocess.Popen[bytes], grace: float) -> None:

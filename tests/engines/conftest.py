@@ -111,8 +111,8 @@ def built(
             engine = releases.podman(usr, top, rootless=row.rootless)
         else:
             store = row.store == "containerd"
-            daemon = releases.docker(usr, top, containerd_store=store)
-            engine = Engine("docker", stack.enter_context(daemon))
+            docker = releases.docker(usr, top, containerd_store=store)
+            engine = Engine("docker", stack.enter_context(docker).client)
         if row.buildkit:
             variables = {"DOCKER_BUILDKIT": row.buildkit}
             engine = dataclasses.replace(engine, environment=variables)

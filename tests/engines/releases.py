@@ -20,6 +20,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 from containerize import base, engine, mirrors
 from containerize.engine import Engine
@@ -133,11 +134,18 @@ def within(
     return (*words, give, str(unpacked), *drop, *command)
 
 
+class Docker(NamedTuple):
+    """A daemon that runs, and the command of its client."""
+
+    daemon: subprocess.Popen[bytes]
+    client: tuple[str, ...]
+
+
 @contextlib.contextmanager
 def docker(
     unpacked: Path, top: Path, *, containerd_store: bool = False
-) -> Iterator[tuple[str, ...]]:
-    """The client's command for a daemon of that release that runs meanwhile."""
+) -> Iterator[Docker]:
+    """Docker of that release, with all that it keeps below `top`."""
     socket, log = top / "docker.sock", top / "dockerd.log"
     config = {"features": {"containerd-snapshotter": containerd_store}}
     (top / "daemon.json").write_text(json.dumps(config))
@@ -168,7 +176,7 @@ def docker(
             if daemon.poll() is not None or time.monotonic() > deadline:
                 raise AssertionError(f"no daemon:\n{log.read_text()[-3000:]}")
             time.sleep(0.1)
-        yield client
+        yield Docker(daemon, client)
     finally:
         daemon.terminate()
         try:
