@@ -159,7 +159,8 @@ def _differences(
             )
         elif old.digest != new.digest:
             regions = a.unpack(old, stack), b.unpack(new, stack)
-            found = list(_layers(name, *regions, verbose))
+            stamps = _stamp(a.config), _stamp(b.config)
+            found = list(_layers(name, *regions, stamps, verbose))
             if not found and regions[0].sha256() == regions[1].sha256():
                 found = [_compression(name, old.region, new.region)]
             elif not found:
@@ -294,11 +295,31 @@ def _format(name: str) -> Difference:
     )
 
 
-def _layers(name: str, a: Region, b: Region, verbose: bool) -> Iterator[Difference]:
+def _stamp(config: Mapping[str, Any] | None) -> int | None:
+    """The time of a canonical image in nanoseconds; None for a tar alone; else 0."""
+    if config is None:
+        return None
+    try:  # engines write fractions of a second
+        found = datetime.datetime.strptime(config["created"], "%Y-%m-%dT%H:%M:%S%z")
+        return int(found.timestamp()) * 10**9
+    except (KeyError, TypeError, ValueError):
+        return 0
+
+
+def _layers(
+    name: str,
+    a: Region,
+    b: Region,
+    stamps: tuple[int | None, int | None],
+    verbose: bool,
+) -> Iterator[Difference]:
     old = {entry.path: entry for entry in archive.read_tar(a, name)}
     new = {entry.path: entry for entry in archive.read_tar(b, name)}
     times = [{entry.mtime for entry in side.values()} for side in (old, new)]
-    one_time = len(times[0]) == len(times[1]) == 1 < len(old)
+    one_time = min(len(old), len(new)) > 1 and all(
+        len(found) == 1 and stamp in (None, *found)
+        for found, stamp in zip(times, stamps, strict=True)
+    )
     if one_time and times[0] != times[1]:
         yield Difference(
             name,

@@ -366,6 +366,27 @@ def test_an_image_that_differs_in_one_file(image):
     assert "date of the build" in found.cause
 
 
+def test_another_time_of_an_image_is_the_date_of_the_lock(image):
+    layer = [member("x"), member("y")]
+    a, _ = image("a", layer)
+    b, _ = image("b", layer, time=TIME + 1)
+    found = {(d.layer, d.field): d for d in explain.compare(a, b)}
+    assert set(found) == {("image", "config"), ("layer 1", "mtime")}
+    assert "base.lock" in found["layer 1", "mtime"].cause
+    assert found["layer 1", "mtime"].path == "every entry"
+
+
+def test_fresh_mtimes_of_all_files_of_an_engines_layer(save, tmp_path):
+    archives = [
+        save(
+            tmp_path / f"{time}.tar", [member("x", mtime=time), member("y", mtime=time)]
+        )
+        for time in (TIME, TIME + 1)
+    ]
+    found = [d for d in explain.compare(*archives) if d.field == "mtime"]
+    assert ["fresh mtime" in each.cause for each in found] == [True]
+
+
 def test_a_layer_more(image):
     a, _ = image("a", [member("x")], [member("z")])
     b, _ = image("b", [member("x")], [member("y")], [member("z")])
