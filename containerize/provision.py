@@ -41,10 +41,12 @@ def install(
     with contextlib.suppress(NoEngine):
         return find(settings, on_command)
     wanted = settings.engine or ("docker" if os.geteuid() == 0 else "podman")
-    if not which("dockerd" if wanted == "docker" else wanted):
-        _apt_install(wanted, on_command, on_line)
-    if wanted == "docker":
-        start(on_command)
+    kind = "podman" if Path(wanted).name == "podman" else "docker"
+    programs = (wanted, "dockerd") if kind == "docker" else (wanted,)
+    if not all(map(which, programs)):
+        _apt_install(kind, on_command, on_line)
+    if kind == "docker":
+        start(on_command, client=(wanted,))
     return find(settings, on_command)
 
 
