@@ -275,9 +275,11 @@ def verify(
     if not verdict.equal:
         explain(verdict, verbose)
         raise containerize.errors.Problem(
-            f"not the image that was expected, {verdict.digest} of {verdict.expected}"
+            f"the image is not that of {verdict.expected}, {verdict.digest}"
+            if verdict.expected != verdict.digest
+            else f"the image is not {verdict.digest}"
         )
-    say(f"Equal, and as {verdict.expected} says.")
+    say(f"Equal to {verdict.expected}: {verdict.digest}")
 
 
 def explain(verdict: containerize.verify.Verdict, verbose: bool) -> None:

@@ -19,6 +19,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -49,7 +50,7 @@ AHEAD = 400 * 24 * 3600
 """Seconds that the clock of a varied rebuild is ahead."""
 
 AT_ONCE = 2
-"""Rebuilds that run at a time: an engine waits more than it computes."""
+"""Rebuilds that are under way at a time: one packs while another builds."""
 
 NOBODY = 65534
 """The user that packs the layers in a varied rebuild of root's."""
@@ -117,8 +118,9 @@ def verify(
         ):
             for engine in engines:
                 stack.enter_context(_tidied(engine))
+            turn = threading.Lock()
             futures = [
-                pool.submit(rebuild, settings, engine, scratch, varied=varied)
+                pool.submit(rebuild, settings, engine, scratch, turn, varied=varied)
                 for engine, varied in plans
             ]
             for future in futures:
@@ -190,12 +192,18 @@ def _compare(first: Rebuild, other: Rebuild, verbose: bool) -> tuple[Difference,
 
 
 def rebuild(
-    settings: Settings, engine: Engine, scratch: Path, *, varied: bool
+    settings: Settings,
+    engine: Engine,
+    scratch: Path,
+    turn: contextlib.AbstractContextManager[object],
+    *,
+    varied: bool,
 ) -> Rebuild:
     """Build the repository from nothing in a copy of its own below `scratch`.
 
-    Neither the tree, nor its tags, nor the record of the last build change. Raises
-    Problem where the build fails, with the last line of its log.
+    The engine works in `turn` only: two builds at the same time would not show a step
+    that writes the time. Neither the tree, nor its tags, nor the record of the last
+    build change. Raises Problem where the build fails, with the last line of its log.
     """
     began = time.monotonic()
     home = Path(tempfile.mkdtemp(dir=scratch, prefix="verify-"))
@@ -204,14 +212,19 @@ def rebuild(
     _copy(settings.root, root, varied)
     cache = _fresh_cache(settings, home) if varied else settings.cache_dir
     copied = dataclasses.replace(settings, root=root, cache=str(cache))
-    if varied and os.geteuid() == 0 and _may_run(NOBODY, root):
-        with _owned_by(NOBODY, home):
-            _call("pack", copied, engine, home, varied=True, user=NOBODY)
+    with contextlib.ExitStack() as stack:
+        user = (
+            NOBODY if varied and os.geteuid() == 0 and _may_run(NOBODY, root) else None
+        )
+        if user is not None:
+            stack.enter_context(_owned_by(user, home))
+        _call("pack", copied, engine, home, varied=varied, user=user)
     tag = home.name.replace("_", "-")
-    try:
-        _call("build", copied, engine, home, varied=varied, tag=tag)
-    finally:
-        engine.run("rmi", settings.reference(tag), check=False, echo=False)
+    with turn:
+        try:
+            _call("build", copied, engine, home, varied=varied, tag=tag)
+        finally:
+            engine.run("rmi", settings.reference(tag), check=False, echo=False)
     digests = canonical.read_digests(home / "image.tar")
     name = f"{engine.kind}, {'varied' if varied else 'plain'}"
     return Rebuild(name, digests, home, time.monotonic() - began)
