@@ -63,7 +63,7 @@ def test_the_task_says_what_differs_and_fails(using, clone):
     assert "changed   app/more.txt" in result.stdout
     assert "invoke digest --save" in result.stdout
     (line,) = result.stderr.strip().splitlines()
-    assert re.match(r"verify: the image is not that of digests.json, sha256:\w{64}$", line)
+    assert re.match(r"verify: the image is not that of digests.json, sha256:\w+$", line)
 
 
 @pytest.mark.parametrize("against", ["nothing-there.tar", "sha256:12", "tasks.py"])
