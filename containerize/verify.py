@@ -52,6 +52,9 @@ AHEAD = 400 * 24 * 3600
 AT_ONCE = 2
 """Rebuilds that are under way at a time: one packs while another builds."""
 
+NOW = contextlib.nullcontext()
+"""A turn that need not be waited for."""
+
 NOBODY = 65534
 """The user that packs the layers in a varied rebuild of root's."""
 
@@ -120,7 +123,9 @@ def verify(
                 stack.enter_context(_tidied(engine))
             turn = threading.Lock()
             futures = [
-                pool.submit(rebuild, settings, engine, scratch, turn, varied=varied)
+                pool.submit(
+                    rebuild, settings, engine, scratch, varied=varied, turn=turn
+                )
                 for engine, varied in plans
             ]
             for future in futures:
@@ -195,9 +200,9 @@ def rebuild(
     settings: Settings,
     engine: Engine,
     scratch: Path,
-    turn: contextlib.AbstractContextManager[object],
     *,
     varied: bool,
+    turn: contextlib.AbstractContextManager[object] = NOW,
 ) -> Rebuild:
     """Build the repository from nothing in a copy of its own below `scratch`.
 
