@@ -145,7 +145,6 @@ def canonicalize(
     `references`, each NAME:TAG, are the archive's and do not count for any digest.
     Raises Problem, with the entry's name, for an archive that is not sound.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
     with (
         contextlib.ExitStack() as stack,
         archive.open_image(source) as image,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -104,9 +103,8 @@ def build(
         raise Problem("there is no Dockerfile: restore it (git checkout Dockerfile)")
     packed = layers.pack(settings)
     archive = output or archive_path(settings)
-    archive.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=archive.parent, prefix=".export-") as scratch:
-        saved = Path(scratch, "saved.tar")
+    with tree.scratch(archive.parent) as scratch:
+        saved = scratch / "saved.tar"
         make, save, load = commands(
             settings, names, kind=engine.kind, cache=cache, saved=saved, archive=archive
         )

@@ -6,7 +6,10 @@ import io
 import json
 import os
 import random
+import signal
 import stat
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -14,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from containerize import archive, canonical
+from containerize import archive, canonical, tree
 from containerize.errors import Problem
 
 TIME = 1_763_856_000
@@ -536,6 +539,40 @@ def test_a_failure_leaves_what_was_there(make, tmp_path):
         make(base(), [entry("/absolute")])
     assert target.read_bytes() == b"before"
     assert sorted(os.listdir(tmp_path)) == ["canonical.tar", "saved.tar"]
+
+
+KILLED = """
+import pathlib, sys
+from containerize import canonical
+source, target = map(pathlib.Path, sys.argv[1:])
+canonical.canonicalize(source, target, time=0, labels={}, references=[])
+"""
+
+
+def test_a_killed_run_leaves_no_archive_and_the_next_one_cleans_up(tmp_path, save):
+    content = random.Random(1).randbytes(32 << 20)
+    source = save(tmp_path / "saved.tar", [entry("x", content)])
+    target = tmp_path / "dist" / "canonical.tar"
+    process = subprocess.Popen([sys.executable, "-c", KILLED, source, target])
+    while not any(part.stat().st_size for part in tmp_path.glob("dist/.*/*.tar")):
+        assert process.poll() is None, "it ended before it could be killed"
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    (left,) = target.parent.iterdir()
+    assert left.name.startswith(tree.SCRATCH)
+    # Another process that is at work keeps its own.
+    with tree.scratch(target.parent) as living:
+        canonical.canonicalize(source, target, time=0, labels={}, references=[])
+        assert sorted(target.parent.iterdir()) == sorted([living, target])
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_a_directory_that_cannot_be_written_is_one_line(tmp_path, save):
+    source = save(tmp_path / "saved.tar", base())
+    with pytest.raises(Problem, match=r"cannot write to .*saved\.tar: .*mend it"):
+        canonical.canonicalize(
+            source, source / "x.tar", time=0, labels={}, references=[]
+        )
 
 
 # --- Fuzzing ---------------------------------------------------------------------
