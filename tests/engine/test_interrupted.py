@@ -36,7 +36,7 @@ def canonicalising(output):
 
 def loading(output):
     # A rename is a change of status.
-    return output.exists() and time.time() - output.stat().st_ctime > 0.5
+    return output.exists() and time.time() - output.stat().st_ctime > 0.1
 
 
 def kill_build(project, using, output, stage):
