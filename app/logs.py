@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 import time
 from typing import Any
@@ -14,6 +15,7 @@ events = logging.getLogger("app")
 """What the service itself has to say."""
 
 _DATE = "%Y-%m-%dT%H:%M:%S"
+_UNPRINTABLE = re.compile(r"[^\t -~\xa0-\U0010ffff]")
 
 
 def _json_line(fields: dict[str, Any]) -> str:
@@ -38,6 +40,16 @@ class AccessLog:
         sys.stdout.flush()
 
 
+class _PlainFormatter(logging.Formatter):
+    """Keeps a message on its line: it may hold what a client has sent, a path say."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        record.message = _UNPRINTABLE.sub(
+            lambda found: repr(found[0])[1:-1], record.message
+        )
+        return super().formatMessage(record)
+
+
 class _JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         fields = {
@@ -57,7 +69,7 @@ def configure(settings: Settings) -> None:
         handler.setFormatter(_JsonFormatter())
     else:
         form = "%(asctime)s %(levelname)s %(message)s"
-        handler.setFormatter(logging.Formatter(form, f"{_DATE}Z"))
+        handler.setFormatter(_PlainFormatter(form, f"{_DATE}Z"))
     logging.Formatter.converter = time.gmtime
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     # Each request beyond the threads would give a warning.

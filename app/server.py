@@ -22,9 +22,10 @@ from urllib.parse import quote
 from waitress import wasyncore
 from waitress.channel import ClientDisconnected, HTTPChannel
 from waitress.parser import HTTPRequestParser, ParsingError
+from waitress.receiver import ChunkedReceiver
 from waitress.server import TcpWSGIServer
 from waitress.task import ErrorTask, Task, WSGITask
-from waitress.utilities import Error
+from waitress.utilities import BadRequest, Error
 
 from app.cors import Policy
 from app.logs import AccessLog, events
@@ -44,22 +45,57 @@ HANDSHAKE = 0.05
 """Seconds that a stopping server leaves to connections whose handshake is under way."""
 
 
+class Chunks(ChunkedReceiver):
+    """Reads a chunk's size only from a line that every proxy reads alike.
+
+    waitress takes a bare LF for white space, and empty lines for nothing.
+    """
+
+    error: Error | None
+    _line = re.compile(rb"[0-9A-Fa-f]{1,16}(;[\t -~]{0,1000})?\r\n")
+
+    def received(self, data: bytes) -> int:
+        consumed = 0
+        while data and not self.completed and not self.error:
+            if self.chunk_remainder:
+                size = self.chunk_remainder
+            elif self.validate_chunk_end:
+                size = 2 - len(self.chunk_end)
+            elif self.all_chunks_received:
+                size = len(data)  # the trailer and, maybe, the next request
+            else:
+                size = data.find(b"\n") + 1 or len(data)
+                line = self.control_line + data[:size]
+                if line.endswith(b"\n") and not self._line.fullmatch(line):
+                    self.error = BadRequest("Invalid chunk size")
+                    break
+            part, data = data[:size], data[size:]
+            consumed += super().received(part)
+        return consumed
+
+
 class Parser(HTTPRequestParser):
     """Refuses what waitress reads leniently and a proxy in front may read otherwise.
 
     https://www.rfc-editor.org/rfc/rfc9112 sections 3, 5.2 and 6.3.
     """
 
+    body_rcv: Any
     reserved = 0
     """Bytes that the body may come to, counted against `max_bodies`."""
 
     _first_line = re.compile(rb"[!-~]+ [!-~]+ HTTP/1\.[01]")
     _fold = re.compile(rb"\r\n[ \t]")
+    _bare_lf = re.compile(rb"(?<!\r)\n")
     _encoding = re.compile(rb"\r\ntransfer-encoding:([^\r]*)", re.IGNORECASE)
     _host = re.compile(r"[\w.~%!$&'()*+;=:\[\]-]+", re.ASCII)
 
     def received(self, data: bytes) -> int:
         consumed: int = super().received(data)
+        if not self.headers_finished and self._bare_lf.search(self.header_plus):
+            # An end of the headers may stand there, which waitress would wait for.
+            self.error = BadRequest("Bare LF in the headers")
+            self.completed = True
         if self.completed:
             # Else waitress would invite a body that it has refused or that is not due.
             self.expect_continue = False
@@ -70,7 +106,14 @@ class Parser(HTTPRequestParser):
             raise ParsingError("Start line is invalid")
         if self._fold.search(header_plus):
             raise ParsingError("Folded header line")
-        super().parse_header(header_plus)
+        try:
+            super().parse_header(header_plus)
+        except ValueError as error:
+            # https://[ as address, or a length of 5,000 digits: waitress would log a
+            # traceback and hang up.
+            raise ParsingError("Address or length is invalid") from error
+        if self.chunked:
+            self.body_rcv = Chunks(self.body_rcv.getbuf())
         encodings = self._encoding.findall(header_plus)
         if encodings and (
             [encoding.strip(b" \t").lower() for encoding in encodings] != [b"chunked"]
@@ -92,6 +135,8 @@ class _Logged(Task):
 
     request_id = ""
     body_start = 0
+    finished = False
+    """Whether the application has given all of its answer."""
     _safe_id = re.compile(r"[\w.:/+=@-]{1,128}", re.ASCII)
 
     def service(self) -> None:
@@ -102,15 +147,16 @@ class _Logged(Task):
         self.body_start = self.channel.written
         try:
             super().service()
-        except ClientDisconnected:
-            self._log(aborted=True)
-            raise
-        except Exception:
-            if self.wrote_header:
-                self._log(aborted=True)
+        except Exception as error:
+            if self.wrote_header or isinstance(error, ClientDisconnected):
+                self._log()
             # Otherwise an error answer follows, which is logged itself.
             raise
         self._log()
+
+    def finish(self) -> None:
+        super().finish()
+        self.finished = True
 
     def build_response_header(self) -> bytes:
         if self.channel.server.draining:
@@ -124,9 +170,10 @@ class _Logged(Task):
     def client(self) -> str:
         """The client's address, or what a trusted proxy says it is."""
         environ = getattr(self, "environ", None) or {}
-        return str(environ.get("REMOTE_ADDR") or self.channel.addr[0])
+        address = str(environ.get("REMOTE_ADDR") or self.channel.addr[0])
+        return quote(address, safe=":.%[]")
 
-    def _log(self, aborted: bool = False) -> None:
+    def _log(self) -> None:
         server, request = self.channel.server, self.request
         settings = server.settings
         path = getattr(request, "path", "")
@@ -145,7 +192,7 @@ class _Logged(Task):
             bytes=self.channel.written - self.body_start,
             duration_ms=round((time.monotonic() - self.channel.queued) * 1000, 1),
             request_id=self.request_id,
-            **({"aborted": "aborted"} if aborted else {}),
+            **({} if self.finished else {"aborted": "aborted"}),
         )
 
 

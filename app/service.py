@@ -38,7 +38,10 @@ def extend(app: Flask, settings: Settings | None = None) -> Flask:
             and "Access-Control-Request-Method" in request.headers
         )
         found = policy.headers(request.headers.get("Origin"), preflight=preflight)
-        response.headers.extend(found)
+        for name, value in found:
+            # What the application says itself stands; a second one would void it.
+            if name == "Vary" or name not in response.headers:
+                response.headers.add(name, value)
         return response
 
     @app.before_request
