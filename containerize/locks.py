@@ -8,13 +8,14 @@ in step can be told without a network.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -147,9 +148,9 @@ def lock_base(settings: Settings, *, upgrade: bool, progress: Progress) -> list[
         and not _gone(settings, old, progress)
     ):
         return []
-    progress.start(f"resolving {BASE}", None)
-    time, packages = base.resolve(settings, _read_wanted(settings))
-    progress.done()
+    wanted = _read_wanted(settings)
+    with _shown(progress, f"resolving {BASE}"):
+        time, packages = base.resolve(settings, wanted)
     if old and (old.suite, old.packages) == (settings.suite, packages):
         # The date alone would change the image.
         time = old.time
@@ -163,11 +164,18 @@ def lock_base(settings: Settings, *, upgrade: bool, progress: Progress) -> list[
 
 def _gone(settings: Settings, old: BaseLock, progress: Progress) -> bool:
     """Whether the mirrors have dropped a package; no mirror, no news."""
-    progress.start("asking the mirrors for the locked packages", None)
+    with _shown(progress, "asking the mirrors for the locked packages"):
+        try:
+            return bool(mirrors.gone(settings, [p.path for p in old.packages]))
+        except Problem:
+            return False
+
+
+@contextlib.contextmanager
+def _shown(progress: Progress, name: str) -> Iterator[None]:
+    progress.start(name, None)
     try:
-        return bool(mirrors.gone(settings, [p.path for p in old.packages]))
-    except Problem:
-        return False
+        yield
     finally:
         progress.done()
 
@@ -188,11 +196,10 @@ def _lock_pins(
         pass  # what can be read of an edited one still says what to keep
     old = pins.parse(_text(settings.root / name))
     source = pins.read_source(settings.root / _SOURCES[name])
-    progress.start(f"resolving {name}", None)
-    new = pins.resolve(
-        source, targets, pinned=() if upgrade else old, every_wheel=name == TOOLS
-    )
-    progress.done()
+    with _shown(progress, f"resolving {name}"):
+        new = pins.resolve(
+            source, targets, pinned=() if upgrade else old, every_wheel=name == TOOLS
+        )
     body = "".join(map(str, new))
     return _write(settings, name, inputs, body, _changes(name, old, new))
 

@@ -208,7 +208,7 @@ def resolve(
 
 
 def parse(text: str) -> tuple[Pin, ...]:
-    """The pins of a lock."""
+    """The pins of a lock; of one edited by hand those that can be read."""
     return tuple(
         Pin(
             match["name"],
@@ -218,7 +218,16 @@ def parse(text: str) -> tuple[Pin, ...]:
             tuple(re.findall(r"[^\s#,]+(?: \S+\.in)?", match["via"])[1:]),
         )
         for match in _PIN.finditer(text)
+        if _valid(match[0].partition(" \\\n")[0])
     )
+
+
+def _valid(requirement: str) -> bool:
+    try:
+        Requirement(requirement)
+    except InvalidRequirement:
+        return False
+    return True
 
 
 def _compile(
@@ -266,9 +275,8 @@ def essence(stderr: str) -> str:
     unreachable = re.search(r"connection broken by '(\w+)\(.*?: (.*?)\"?\)'", stderr)
     if unreachable:
         return f"the package index cannot be reached: {unreachable[2]}"
-    errors = re.findall(r"ERROR: (Cannot install .*)", stderr)
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
-    return str([*lines, *errors][-1]) if lines else "pip-compile failed"
+    return lines[-1] if lines else "pip-compile failed"
 
 
 def _marker(inside: Sequence[Target], targets: Sequence[Target]) -> str:

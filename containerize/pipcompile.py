@@ -105,8 +105,16 @@ def main(target: str, *options: str) -> None:
 def _explain(error: PipError) -> str:
     causes = getattr(error.__cause__, "causes", ())
     missing = {cause.requirement.get_candidate_lookup()[1] for cause in causes}
-    if not isinstance(error, DistributionNotFound) or len(missing) != 1:
+    if not isinstance(error, DistributionNotFound) or not missing:
         return f"{error}"
+    if len(missing) > 1:
+        asked = {
+            f"{cause.parent.name} {cause.parent.version} needs {cause.requirement}"
+            if cause.parent
+            else f"{cause.requirement} is asked for"
+            for cause in causes
+        }
+        return f"no release meets all of this: {', '.join(sorted(asked))}"
     [ireq] = missing
     parent = getattr(ireq.comes_from, "name", None)
     wanted = f"{ireq.req}, which {parent} needs," if parent else f"{ireq.req}"

@@ -172,7 +172,8 @@ class Index:
     def publish(self, name: str, file: str, data: bytes, python: str = "") -> str:
         """Publish a file; returns its SHA-256."""
         digest = hashlib.sha256(data).hexdigest()
-        page = self.web.root / "simple" / name / "index.html"
+        normalized = re.sub(r"[-_.]+", "-", name).lower()  # PEP 503
+        page = self.web.root / "simple" / normalized / "index.html"
         page.parent.mkdir(parents=True, exist_ok=True)
         (page.parent / file).write_bytes(data)
         old = page.read_text() if page.exists() else ""
