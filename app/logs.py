@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import sys
 import time
 from typing import Any
@@ -15,7 +14,6 @@ events = logging.getLogger("app")
 """What the service itself has to say."""
 
 _DATE = "%Y-%m-%dT%H:%M:%S"
-_UNPRINTABLE = re.compile(r"[^\t -~\xa0-\U0010ffff]")
 
 
 def _json_line(fields: dict[str, Any]) -> str:
@@ -44,9 +42,7 @@ class _PlainFormatter(logging.Formatter):
     """Keeps a message on its line: it may hold what a client has sent, a path say."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
-        record.message = _UNPRINTABLE.sub(
-            lambda found: repr(found[0])[1:-1], record.message
-        )
+        record.message = record.message.encode("unicode_escape").decode()
         return super().formatMessage(record)
 
 

@@ -44,11 +44,15 @@ Before that its client may be about to send, not knowing yet that it must not.
 HANDSHAKE = 0.05
 """Seconds that a stopping server leaves to connections whose handshake is under way."""
 
+MAX_TRAILER = 8192
+"""Bytes of the headers that may follow a chunked body."""
+
 
 class Chunks(ChunkedReceiver):
     """Reads a chunk's size only from a line that every proxy reads alike.
 
-    waitress takes a bare LF for white space, and empty lines for nothing.
+    waitress takes a bare LF for white space and empty lines for nothing, and searches
+    an endless line or trailer anew with each packet.
     """
 
     error: Error | None
@@ -66,11 +70,14 @@ class Chunks(ChunkedReceiver):
             else:
                 size = data.find(b"\n") + 1 or len(data)
                 line = self.control_line + data[:size]
-                if line.endswith(b"\n") and not self._line.fullmatch(line):
+                whole = line.endswith(b"\n")
+                if len(line) > 1024 or (whole and not self._line.fullmatch(line)):
                     self.error = BadRequest("Invalid chunk size")
                     break
             part, data = data[:size], data[size:]
             consumed += super().received(part)
+            if len(self.trailer) > MAX_TRAILER:
+                self.error = BadRequest("Trailer is too long")
         return consumed
 
 
