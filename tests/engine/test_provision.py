@@ -103,7 +103,7 @@ def daemon(tmp_path):
     pidfile = tmp_path / "pid"
     flags = [
         socket, f"--data-root={tmp_path / 'data'}", f"--exec-root={tmp_path / 'exec'}",
-        "--bridge=none", "--iptables=false", "--ip6tables=false",
+        "--iptables=false", "--ip6tables=false",
     ]  # fmt: skip
     yield {
         "flags": flags,

@@ -37,7 +37,7 @@ _UNUSED = (
 )  # fmt: skip
 
 # What `within` and the engines run, which every Debian has and so no package names.
-_ESSENTIAL = ("coreutils", "mount", "util-linux")
+_ESSENTIAL = ("coreutils", "iproute2", "mount", "util-linux")
 
 # New users and groups, as what maintainer scripts would have made.
 _ETC = {
@@ -147,6 +147,11 @@ def docker(
 ) -> Iterator[Docker]:
     """Docker of that release, with all that it keeps below `top`."""
     socket, log = top / "docker.sock", top / "dockerd.log"
+    bridge = f"engines-{os.getpid()}"
+
+    def ip(*words: str) -> None:
+        subprocess.run(within(unpacked, "ip", "link", *words), check=True)
+
     config = {"features": {"containerd-snapshotter": containerd_store}}
     (top / "daemon.json").write_text(json.dumps(config))
     command = within(
@@ -157,8 +162,8 @@ def docker(
         f"--exec-root={top / 'exec'}",
         f"--pidfile={top / 'pid'}",
         f"--config-file={top / 'daemon.json'}",
-        # Networks are made as they are needed, beside those of other daemons.
-        "--bridge=none",
+        # Otherwise it would take docker0, or with --bridge=none even delete it.
+        f"--bridge={bridge}",
         "--iptables=false",
         "--ip6tables=false",
         "--ip-forward=false",
@@ -166,6 +171,8 @@ def docker(
     client = within(
         unpacked, "env", f"DOCKER_CONFIG={top}", "docker", f"--host=unix://{socket}"
     )
+    ip("add", bridge, "type", "bridge")
+    ip("set", bridge, "up")
     with log.open("wb") as output:
         daemon = subprocess.Popen(
             command, stdout=output, stderr=output, start_new_session=True
@@ -184,6 +191,7 @@ def docker(
         except subprocess.TimeoutExpired:
             daemon.kill()
             daemon.wait()
+        ip("del", bridge)
 
 
 def podman(unpacked: Path, top: Path, *, rootless: bool = False) -> Engine:

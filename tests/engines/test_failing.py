@@ -124,7 +124,8 @@ def test_a_daemon_that_ends_under_a_container(docker, simple, top):
     name = simple.container_name
     engine.run(
         "run", "--detach", f"--name={name}", f"--label={simple.label}",
-        "--stop-timeout=1", "--network=none", built.references[0], "python3", "-c", SLEEP,
+        "--stop-timeout=1", "--network=none", built.references[0],
+        "python3", "-c", SLEEP,
     )  # fmt: skip
     with stopped_once(docker, step_runs), pytest.raises(NoEngine) as caught:
         container.wait_healthy(simple, container.Container(name, engine, 0))

@@ -1,6 +1,5 @@
 """The same repository gives the same digest on engines of every kind and age."""
 
-import contextlib
 import json
 import tempfile
 import urllib.request
@@ -62,20 +61,10 @@ def test_the_engine_has_what_the_archive_holds_and_runs_it(built, repository):
     layers = "{{json .RootFS.Layers}}"
     answer = engine.run("image", "inspect", "--format", layers, reference)
     assert tuple(json.loads(answer.stdout)) == built.rebuild.digests.diff_ids
-    if built.row.kind == "docker":  # whose daemon has a network that we may add to
-        with network(engine, repository) as name:
-            running = container.run(
-                repository, engine, reference, port=0, options=[f"--network={name}"]
-            )
-            with urllib.request.urlopen(running.url, timeout=5) as page:
-                assert b"Hello World from Flask" in page.read()
-            container.stop(repository, engine, running.name)
-
-
-@contextlib.contextmanager
-def network(engine, repository):
-    engine.run("network", "create", f"--label={repository.label}", "matrix")
-    try:
-        yield "matrix"
-    finally:
-        engine.run("network", "rm", "matrix")
+    if (
+        built.row.kind == "docker"
+    ):  # tests/engine runs it on Podman, which has no daemon
+        running = container.run(repository, engine, reference, port=0)
+        with urllib.request.urlopen(running.url, timeout=5) as page:
+            assert b"Hello World from Flask" in page.read()
+        container.stop(repository, engine, running.name)
