@@ -1,0 +1,150 @@
+"""Containers with the tests' own routes, and HTTP byte by byte."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from containerize import container
+from containerize.container import Container
+from containerize.engine import Engine
+from containerize.image import Image
+from containerize.settings import Settings
+
+ROUTES = Path(__file__).with_name("routes.py")
+TIMEOUT = 20.0
+"""Seconds after which a server that is silent has failed the test."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Response:
+    """An HTTP response, its header names in lower case."""
+
+    status: int
+    headers: list[tuple[str, str]]
+    body: bytes
+
+    def all(self, name: str) -> list[str]:
+        return [value for key, value in self.headers if key == name.lower()]
+
+    def get(self, name: str) -> str | None:
+        """The value of a header that comes once at most."""
+        values = self.all(name)
+        assert len(values) <= 1, (name, values)
+        return values[0] if values else None
+
+    @property
+    def json(self) -> Any:
+        assert self.get("content-type") == "application/json"
+        return json.loads(self.body)
+
+    @property
+    def cors(self) -> dict[str, str]:
+        """The headers that a browser's CORS protocol and caches look at."""
+        names = {name for name, _ in self.headers}
+        looked_at = (n for n in names if n.startswith("access-control-") or n == "vary")
+        return {name: self.get(name) or "" for name in looked_at}
+
+
+def parse(data: bytes) -> list[Response]:
+    """The responses that a connection gave, each whole; none to a HEAD among them."""
+    found = []
+    while data:
+        head, separator, data = data.partition(b"\r\n\r\n")
+        assert separator, f"half a response: {head!r}"
+        first, *lines = head.decode("latin-1").split("\r\n")
+        version, status, _ = first.split(" ", 2)
+        assert version in ("HTTP/1.0", "HTTP/1.1")
+        headers = [line.split(": ", 1) for line in lines]
+        fields = [(name.lower(), value) for name, value in headers]
+        size = int(dict(fields).get("content-length", 0))
+        assert len(data) >= size, f"half a body: {data!r}"
+        body, data = data[:size], data[size:]
+        found.append(Response(int(status), fields, body))
+    return found
+
+
+@dataclasses.dataclass(frozen=True)
+class Service:
+    """A running container."""
+
+    container: Container
+
+    def connect(self, timeout: float = TIMEOUT) -> socket.socket:
+        address = ("127.0.0.1", self.container.port)
+        return socket.create_connection(address, timeout)
+
+    def send(self, data: bytes) -> list[Response]:
+        """Each response to these bytes, up to the server's closing the connection."""
+        with self.connect() as connection:
+            with contextlib.suppress(ConnectionError):
+                connection.sendall(data)
+            return parse(read(connection))
+
+    def request(
+        self, method: str, path: str, *lines: str, body: bytes = b""
+    ) -> Response:
+        """The response to one request with these header lines more."""
+        length = [f"Content-Length: {len(body)}"] if body else []
+        first = f"{method} {path} HTTP/1.1"
+        head = [first, "Host: test", "Connection: close", *length, *lines, "", ""]
+        (response,) = self.send("\r\n".join(head).encode("latin-1") + body)
+        return response
+
+    def memory(self) -> tuple[int, int, int]:
+        """Bytes: resident now, at the peak, and of the files in /tmp."""
+        code = (
+            "import os; fs = os.statvfs('/tmp');"
+            "print(open('/proc/1/status').read(), (fs.f_blocks-fs.f_bfree)*fs.f_frsize)"
+        )
+        answer = self.container.engine.run(
+            "exec", self.container.name, "python3", "-ISc", code, echo=False
+        )
+        *lines, used = answer.stdout.splitlines()
+        sizes = dict(line.split(":", 1) for line in lines if ":" in line)
+        now, peak = (int(sizes[name].split()[0]) << 10 for name in ("VmRSS", "VmHWM"))
+        return now, peak, int(used)
+
+    def logs(self) -> tuple[list[str], list[str]]:
+        """The lines of stdout and of stderr."""
+        answer = self.container.engine.run("logs", self.container.name, echo=False)
+        return answer.stdout.splitlines(), answer.stderr.splitlines()
+
+
+def read(connection: socket.socket) -> bytes:
+    """What comes until the server closes the connection."""
+    found = b""
+    # A server that closes with bytes unread resets; its answer came before.
+    with contextlib.suppress(ConnectionError):
+        while part := connection.recv(65536):
+            found += part
+    return found
+
+
+@contextlib.contextmanager
+def serving(
+    project: Settings, engine: Engine, image: Image, name: str, **environment: str
+) -> Iterator[Service]:
+    """A container with the tests' routes under the production flags; then none."""
+    name = f"{project.image}-{name}"
+    given = {"APP_FACTORY": "routes:create_app", **environment}
+    started = container.run(
+        project,
+        engine,
+        image.references[0],
+        name=name,
+        port=0,
+        environment=given,
+        options=[f"--volume={ROUTES}:/srv/routes.py:ro"],
+    )
+    try:
+        yield Service(started)
+    finally:
+        print(f"log of {name}:\n{container.log_tail(engine, name)}")
+        now = ["--time=0"] if engine.kind == "podman" else []
+        engine.run("rm", "--force", *now, name, check=False)
