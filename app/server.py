@@ -8,12 +8,14 @@ What waitress 3.0.2 does well stays its own; each class here says what it adds.
 from __future__ import annotations
 
 import array
+import contextlib
+import fcntl
 import json
 import re
 import secrets
 import select
 import socket
-import struct
+import termios
 import time
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -43,6 +45,10 @@ Before that its client may be about to send, not knowing yet that it must not.
 """
 HANDSHAKE = 0.05
 """Seconds that a stopping server leaves to connections whose handshake is under way."""
+_IP_MINTTL, _IPV6_MINHOPCOUNT = (
+    21,
+    73,
+)  # https://man7.org/linux/man-pages/man7/ip.7.html
 
 MAX_TRAILER = 8192
 """Bytes of the headers that may follow a chunked body."""
@@ -166,7 +172,7 @@ class _Logged(Task):
         self.finished = True
 
     def build_response_header(self) -> bytes:
-        if self.channel.server.draining:
+        if self.channel.server.draining and len(self.channel.requests) == 1:
             # waitress reads the client's wish here and answers alike.
             self.request.headers["CONNECTION"] = "close"
         self.response_headers.append(("X-Request-ID", self.request_id))
@@ -225,9 +231,51 @@ class Refusal(_Logged, ErrorTask):
             ("Content-Type", "application/json"),
             *self.channel.server.policy.headers(origin, preflight=False),
         ]
+        self.channel.refused = True
         self.set_close_on_finish()
         self.content_length = len(body)
         self.write(b"" if getattr(self.request, "command", "") == "HEAD" else body)
+
+
+class Leaving(wasyncore.dispatcher):
+    """A connection whose last response is on its way to the client.
+
+    Were it closed at once, the kernel would reset it where the client still sends, and
+    would drop what it still holds for it where the container ends.
+    https://www.rfc-editor.org/rfc/rfc9112#section-9.6
+    """
+
+    def __init__(self, server: Server, sock: socket.socket) -> None:
+        self.server = server
+        self.heard = time.monotonic()
+        self.end = self.heard + server.settings.request_timeout
+        super().__init__(sock, map=server._map)
+        server.leaving.add(self)
+
+    def writable(self) -> bool:
+        return False
+
+    def handle_read(self) -> None:
+        if self.recv(1 << 16):
+            self.heard = time.monotonic()
+
+    def handle_close(self) -> None:
+        self.server.leaving.discard(self)
+        self.close()
+
+    def unfinished(self) -> int:
+        """1 if the client has not acknowledged all of the response, else 0."""
+        held = array.array("i", [0])
+        fcntl.ioctl(self.socket, termios.TIOCOUTQ, held)
+        return int(held[0] > 0)
+
+    def close_late(self) -> None:
+        """Close it if the client has had its time."""
+        now = time.monotonic()
+        if self.server.draining and self.unfinished():
+            return
+        if now >= self.end or now - self.heard >= QUIET:
+            self.handle_close()
 
 
 class Channel(HTTPChannel):
@@ -245,6 +293,8 @@ class Channel(HTTPChannel):
     arriving: Parser | None = None
     """The request that began to arrive at `since`."""
     since = 0.0
+    refused = False
+    """Whether the last response is an error that may come before its request's end."""
 
     def received(self, data: bytes) -> bool:
         accepted: bool = super().received(data)
@@ -256,6 +306,13 @@ class Channel(HTTPChannel):
                     HTTPStatus.SERVICE_UNAVAILABLE, "Too many request bodies at once"
                 )
         return accepted
+
+    def handle_close(self) -> None:
+        with contextlib.suppress(OSError):  # the client has gone
+            if self.will_close and (self.refused or self.server.draining):
+                self.socket.shutdown(socket.SHUT_WR)
+                Leaving(self.server, self.socket.dup())
+        super().handle_close()
 
     def write_soon(self, data: Any) -> int:
         count: int = super().write_soon(data)
@@ -292,6 +349,7 @@ class Server(TcpWSGIServer):
 
     def __init__(self, application: WSGIApplication, settings: Settings) -> None:
         self.settings = settings
+        self.leaving: set[Leaving] = set()
         self.policy = Policy(settings)
         self.access_log = AccessLog(settings)
         super().__init__(
@@ -306,6 +364,7 @@ class Server(TcpWSGIServer):
             max_request_header_size=settings.max_header + 1,
             max_request_body_size=settings.max_body + 1,
             ident=None,
+            server_name="localhost",  # its own, in redirects, names the software
             log_socket_errors=False,
             clear_untrusted_proxy_headers=False,  # app.proxies does
             asyncore_use_poll=True,  # select ends at descriptor 1023
@@ -339,6 +398,7 @@ class Server(TcpWSGIServer):
                     )
             elif not channel.written and now - channel.creation_time >= arrival:
                 channel.will_close = True
+        self._close_late()
         if self.in_connection_overflow:
             self._close_idle()
 
@@ -370,11 +430,11 @@ class Server(TcpWSGIServer):
             self._refuse_handshakes()
             self._accept_until(time.monotonic() + HANDSHAKE)
             self._close_listener()
-            while self.active_channels and time.monotonic() < deadline:
+            while self._connections() and time.monotonic() < deadline:
                 self._turn(0.05)
                 self._close_idle()
-        channels = self.active_channels.values()
-        unfinished: int = sum(channel.unfinished() for channel in channels)
+                self._close_late()
+        unfinished = sum(found.unfinished() for found in self._connections())
         if unfinished:
             events.error("stopped with %d request(s) unfinished", unfinished)
         else:
@@ -385,12 +445,29 @@ class Server(TcpWSGIServer):
         while (left := end - time.monotonic()) > 0:
             self._turn(left)
 
+    def set_socket_options(self, conn: socket.socket) -> None:
+        super().set_socket_options(conn)
+        if self.draining:
+            self._set_least_hops(conn, 0)  # it has the listener's
+
     def _refuse_handshakes(self) -> None:
-        """Let the kernel drop each SYN, so that what it has accepted can be counted."""
-        program = array.array("Q", _DROP_SYN)
-        address, count = program.buffer_info()
-        filter_ = struct.pack("HP", count, address)
-        self.socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, filter_)
+        """Let the kernel drop each SYN, so that what it has accepted can be counted.
+
+        A listener's least TTL counts for new handshakes only, not for the last packet
+        of those under way, and no packet that a router has passed on has the most. A
+        filter would be plainer, but not every kernel lets a container attach one.
+        """
+        self._set_least_hops(self.socket, 255)
+
+    def _set_least_hops(self, sock: socket.socket, value: int) -> None:
+        inet6 = self.family == socket.AF_INET6
+        option = (
+            (socket.IPPROTO_IPV6, _IPV6_MINHOPCOUNT)
+            if inet6
+            else (socket.IPPROTO_IP, _IP_MINTTL)
+        )
+        with contextlib.suppress(OSError):  # not every kernel is Linux's own
+            sock.setsockopt(*option, value)
 
     def _close_listener(self) -> None:
         poll = select.poll()
@@ -399,21 +476,15 @@ class Server(TcpWSGIServer):
             self.handle_accept()
         wasyncore.dispatcher.close(self)  # the server's own would end the trigger too
 
+    def _connections(self) -> list[Channel | Leaving]:
+        return [*self.active_channels.values(), *self.leaving]
+
+    def _close_late(self) -> None:
+        for leaving in list(self.leaving):
+            leaving.close_late()
+
     def _close_idle(self) -> None:
         now = time.time()
         for channel in list(self.active_channels.values()):
             if not channel.unfinished() and now - channel.last_activity >= QUIET:
                 channel.will_close = True
-
-
-def _instruction(code: int, if_true: int, if_false: int, value: int) -> int:
-    return int.from_bytes(struct.pack("HBBI", code, if_true, if_false, value), "little")
-
-
-_SO_ATTACH_FILTER = 26
-_DROP_SYN = [
-    _instruction(0x30, 0, 0, 13),  # load the byte of the TCP flags
-    _instruction(0x45, 0, 1, 0x10),  # has it ACK?
-    _instruction(0x06, 0, 0, 0xFFFFFFFF),  # yes: let it pass
-    _instruction(0x06, 0, 0, 0),  # no: drop it
-]
