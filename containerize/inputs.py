@@ -218,14 +218,14 @@ def _continue(url: str, part: Path, name: str, progress: Progress) -> None:
     try:
         headers = {"Range": f"bytes={have}-"} if have else {}
         answer = mirrors.open_url(url, headers=headers)
-    except (OSError, http.client.HTTPException) as error:
+    except OSError as error:
         if getattr(error, "code", 0) == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             part.unlink()
         raise _BrokenOffError(error) from None
     with answer:
         resumed = answer.status == http.HTTPStatus.PARTIAL_CONTENT
-        length = answer.headers["Content-Length"]
-        total = int(length) if length else None
+        length = answer.headers["Content-Length"] or ""
+        total = int(length) if length.isdecimal() else None
         received = 0
         progress.start(name, total)
         try:
@@ -242,9 +242,10 @@ def _continue(url: str, part: Path, name: str, progress: Progress) -> None:
 
 def _chunk(answer: addinfourl) -> bytes:
     try:
-        return answer.read(_CHUNK)
+        chunk: bytes = answer.read1(_CHUNK)  # `read` would wait until it is full
     except (OSError, http.client.HTTPException) as error:
         raise _BrokenOffError(error) from None
+    return chunk
 
 
 def _fetch_wheels(

@@ -68,6 +68,12 @@ class BaseLock:
     def for_architecture(self, architecture: str) -> list[Package]:
         return [p for p in self.packages if p.architecture == architecture]
 
+    def __str__(self) -> str:
+        date = datetime.datetime.fromtimestamp(self.time, datetime.UTC)
+        lines = [f"suite {self.suite}", f"date {date:%Y-%m-%dT%H:%M:%SZ}"]
+        lines += [" ".join(dataclasses.astuple(package)) for package in self.packages]
+        return "".join(f"{line}\n" for line in lines)
+
 
 def read_base(settings: Settings) -> BaseLock:
     """The contents of base.lock.
@@ -154,11 +160,8 @@ def lock_base(settings: Settings, *, upgrade: bool, progress: Progress) -> list[
     if old and (old.suite, old.packages) == (settings.suite, packages):
         # The date alone would change the image.
         time = old.time
-    date = datetime.datetime.fromtimestamp(time, datetime.UTC)
-    lines = [f"suite {settings.suite}", f"date {date:%Y-%m-%dT%H:%M:%SZ}"]
-    lines += [" ".join(dataclasses.astuple(package)) for package in packages]
-    body = "".join(f"{line}\n" for line in lines)
     changes = _changes(BASE, old.packages if old else (), packages)
+    body = str(BaseLock(settings.suite, time, packages))
     return _write(settings, BASE, inputs, body, changes)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import dataclasses
 import functools
+import http.client
 import os
 import platform
 import re
@@ -22,6 +23,8 @@ from containerize.settings import Settings
 
 TIMEOUT = 30
 """Seconds without a byte after which a mirror is given up."""
+
+_SCHEMES = ("http://", "https://", "file:/")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,10 +55,24 @@ def find(settings: Settings) -> Mirrors:
                 f"this host's apt names no {name.replace('-', ' ')} of Debian: set "
                 f"INVOKE_{name.upper().replace('-', '_')} to the URL of one"
             )
+        for url in value:
+            if not _is_url(url):
+                raise Problem(
+                    f"{name}: {url!r} is no mirror's URL: use one like "
+                    "http://HOST/debian"
+                )
     return Mirrors(
         tuple(url.rstrip("/") for url in main),
         tuple(url.rstrip("/") for url in security),
     )
+
+
+def _is_url(text: str) -> bool:
+    try:
+        _ = urllib.parse.urlsplit(text).port  # which judges it
+    except ValueError:
+        return False
+    return text.startswith(_SCHEMES)
 
 
 def open_url(
@@ -76,9 +93,11 @@ def open_url(
             named = {parts.scheme: proxies[key]} if proxies[key] else {}
             handlers = [urllib.request.ProxyHandler(named)]
             break
-    answer: addinfourl = urllib.request.build_opener(*handlers).open(
-        request, timeout=TIMEOUT
-    )
+    opener = urllib.request.build_opener(*handlers)
+    try:
+        answer: addinfourl = opener.open(request, timeout=TIMEOUT)
+    except http.client.HTTPException as error:
+        raise OSError(f"{type(error).__name__}: {str(error).strip()}") from None
     return answer
 
 
@@ -188,6 +207,6 @@ def _expand(urls: Iterable[str]) -> tuple[str, ...]:
             file = Path(url.removeprefix("mirror+file:").rstrip("/"))
             text = file.read_text("utf-8") if file.is_file() else ""
             found += re.findall(r"^(https?:\S+)", text, re.M)
-        elif url.startswith(("http:", "https:", "file:")):
+        elif url.startswith(_SCHEMES):
             found.append(url)
     return tuple(dict.fromkeys(found))

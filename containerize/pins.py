@@ -275,6 +275,9 @@ def essence(stderr: str) -> str:
     unreachable = re.search(r"connection broken by '(\w+)\(.*?: (.*?)\"?\)'", stderr)
     if unreachable:
         return f"the package index cannot be reached: {unreachable[2]}"
+    explained = re.search(r"^× (.+)\n╰─> (.+)", stderr, re.MULTILINE)
+    if explained:
+        return f"{explained[1]}: {explained[2]}"
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     return lines[-1] if lines else "pip-compile failed"
 

@@ -39,6 +39,10 @@ class Web(http.server.ThreadingHTTPServer):
         """Method, path and Range of each."""
         self.breaks: dict[str, list[int]] = {}
         """By path: after how many bytes the next answers end too early."""
+        self.status: dict[str, int] = {}
+        """By path: the status of all answers, where it is an error."""
+        self.ranges = True
+        """Whether a Range is heeded."""
         self.stalls = threading.Event()
         """While set, an answer stops half-way."""
 
@@ -64,7 +68,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if not file.is_file():
             self.send_error(404)
             return
+        if path in self.server.status:
+            self.send_error(self.server.status[path])
+            return
         data = file.read_bytes()
+        if not self.server.ranges:
+            wanted = ""
         start = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted else 0
         if start and start >= len(data):
             self.send_error(416)
@@ -249,12 +258,14 @@ class Record:
 
     def __init__(self) -> None:
         self.started: list[str] = []
+        self.totals: list[int | None] = []
         self.ended = 0
         self.size = 0
         self.notes: list[str] = []
 
     def start(self, name: str, total: int | None) -> None:
         self.started.append(name)
+        self.totals.append(total)
 
     def advance(self, size: int) -> None:
         self.size += size
