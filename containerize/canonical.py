@@ -6,8 +6,9 @@ directories, sorted by the bytes of their paths, as ustar with pax records only 
 ustar cannot say it; numeric owners; permission bits; one time for all. Of the names
 of a hard-linked file the first has the content. What is removed has one whiteout;
 engines that mark a directory as opaque instead say the same. A layer that changes
-nothing is left out, and one that only makes plain directories, as WORKDIR does in some
-engines, goes into the next one; WORKDIR's own directory is made where none is there.
+nothing is left out. When WORKDIR makes its directory depends on the engine: a plain
+directory above the first layer is in the layer that puts something into it, or else,
+as the one of the last WORKDIR, in a last layer.
 
 Three things of a file are not kept: its time, extended attributes other than
 security.capability (the engines differ on which they store), and the root directory's
@@ -163,14 +164,10 @@ def canonicalize(
             upper = _layer(region, blob.name, warnings)
             if number:
                 _drop_stubs(upper, root, stubs)
-            _put_under(upper, pending)
-            pending = upper
-            if _only_makes_directories(upper, root):
-                continue
+                _take_empty(upper, root, pending)
             _join_links(upper, root, blob.name)
             if changes := _apply(root, upper, blob.name):
                 layers.append(out.add_layer(changes))
-            pending = Node(None)
         for path in _paths([config["config"].get("WorkingDir", "/")]):
             _make_directory(pending, root, path)
         if image.layers and (changes := _apply(root, pending, source.name)):
@@ -357,30 +354,22 @@ def _is_plain(node: Node) -> bool:
     return node.entry is None or _kept(node.entry) == _kept(_DIRECTORY)
 
 
-def _only_makes_directories(upper: Node, lower: Node | None) -> bool:
-    """Whether all that a layer does is to make plain directories."""
-    for part, node in upper.children.items():
-        below = lower.children.get(part) if lower else None
+def _take_empty(upper: Node, lower: Node | None, pending: Node) -> None:
+    """Take plain, new directories with nothing in them out of a layer.
+
+    `pending` gets all directories that the layer goes through, which does no harm, and
+    loses those that it removes.
+    """
+    for part, node in list(upper.children.items()):
         if node.removed or node.opaque or not node.is_directory():
-            return False
-        if below is None:
-            same = _is_plain(node)
-        else:
-            same = node.entry is None or below.same(node)
-        if not same or not _only_makes_directories(node, below):
-            return False
-    return not upper.opaque
-
-
-def _put_under(upper: Node, pending: Node) -> None:
-    """Add the directories that `pending` makes to the layer above it."""
-    if upper.opaque:
-        return
-    for part, node in pending.children.items():
-        mine = upper.children.setdefault(part, node)
-        if mine is not node and mine.is_directory() and not mine.removed:
-            mine.entry = mine.entry or node.entry
-            _put_under(mine, node)
+            pending.children.pop(part, None)
+        if node.only_removed() or not node.is_directory():
+            continue
+        below = lower.children.get(part) if lower else None
+        _take_empty(node, below, pending.children.setdefault(part, Node(None)))
+        fresh = below is None and not (node.removed or node.opaque)
+        if fresh and not node.children and _is_plain(node):
+            del upper.children[part]
 
 
 def _make_directory(upper: Node, root: Node, path: bytes) -> None:
@@ -483,8 +472,8 @@ def _merge(
         node = Node(upper.entry, upper.content, upper.links)
     elif lower is None or opaque:
         node = Node(_DIRECTORY)  # engines make missing parents like this
-    elif merges:
-        node = Node(lower.entry)
+    elif merges or not upper.children:
+        node = Node(lower.entry, lower.content, lower.links)
     else:
         below = show(_join(path, next(iter(upper.children))))
         raise Problem(f"{name}: {below} is below {show(path)}, which is no directory")

@@ -24,7 +24,7 @@ USER 0:0
 FROM BASE
 USER 0:0
 {run("os.remove('/etc/nsswitch.conf'); os.mkfifo('/pipe'); os.chmod('/etc', 0o711)")}
-{run("os.makedirs('/tree/sub/deep'); open('/tree/one', 'w')")}
+{run("os.makedirs('/tree/sub'); os.mkdir('/tree/sub/deep', 0o700); open('/tree/one', 'w')")}
 {run("shutil.rmtree('/tree'); os.mkdir('/tree'); open('/tree/new', 'w')")}
 {run("open('/a', 'w').write('1'); os.link('/a', '/b'); os.symlink('/none', '/s')")}
 {run("os.mkdir('/own'); os.chown('/own', 7, 8); os.chmod('/a', 0o4755)")}
@@ -32,10 +32,10 @@ USER 0:0
 {run("os.utime('/etc/passwd'); os.rename('/s', '/own/s')")}
 {run("pass")}
 WORKDIR /work/dir
+COPY context /copied/
 {run("open('here', 'w').write('1')")}
 VOLUME /volume
 {run("open('/tmp/x', 'w').write('1')")}
-COPY context /copied/
 COPY --from=made /out /out
 WORKDIR /last
 LABEL own=1
@@ -54,7 +54,7 @@ LAYERS = [
         "tree": (DIRECTORY, 0o755, 0, 0, ""),
         "tree/one": (FILE, 0o644, 0, 0, ""),
         "tree/sub": (DIRECTORY, 0o755, 0, 0, ""),
-        "tree/sub/deep": (DIRECTORY, 0o755, 0, 0, ""),
+        "tree/sub/deep": (DIRECTORY, 0o700, 0, 0, ""),
     },
     {
         "tree": (DIRECTORY, 0o755, 0, 0, ""),
@@ -78,6 +78,11 @@ LAYERS = [
         "own/s": (tarfile.SYMTYPE, 0o777, 0, 0, "/none"),
     },
     {
+        "copied": (DIRECTORY, 0o755, 0, 0, ""),
+        "copied/file": (FILE, 0o640, 0, 0, "text"),
+        "copied/link": (tarfile.SYMTYPE, 0o777, 0, 0, "file"),
+    },
+    {
         "work": (DIRECTORY, 0o755, 0, 0, ""),
         "work/dir": (DIRECTORY, 0o755, 0, 0, ""),
         "work/dir/here": (FILE, 0o644, 0, 0, "1"),
@@ -85,11 +90,6 @@ LAYERS = [
     {
         "tmp": (DIRECTORY, 0o1777, 0, 0, ""),
         "tmp/x": (FILE, 0o644, 0, 0, "1"),
-    },
-    {
-        "copied": (DIRECTORY, 0o755, 0, 0, ""),
-        "copied/file": (FILE, 0o640, 0, 0, "text"),
-        "copied/link": (tarfile.SYMTYPE, 0o777, 0, 0, "file"),
     },
     {
         "out": (DIRECTORY, 0o755, 0, 0, ""),

@@ -158,6 +158,11 @@ def test_what_ustar_cannot_say_is_in_pax_records(make):
     assert layer["deep"].pax_headers == {}
 
 
+def test_the_mode_of_a_symbolic_link_means_nothing(make):
+    links = [make([soft("link", "x", mode=mode)]) for mode in (0o777, 0o755)]
+    assert links[0].digests == links[1].digests
+
+
 def test_whiteouts_stay_and_say_no_more_than_they_must(make):
     _, layer = make(
         base(),
@@ -268,6 +273,14 @@ def test_what_a_user_put_there_stays(make, kept):
     assert kept[0].name.rstrip("/") in make(base(), [kept]).paths[1]
 
 
+def test_mount_points_behind_a_symbolic_link(make):
+    layer = [*base()[:2], soft("etc", "usr/etc")]
+    stub = [entry("etc/hosts"), entry("new", b"1")]
+    assert make(layer, stub).digests == make(layer, stub[1:]).digests
+    with pytest.raises(Problem, match="/etc/sub is below /etc"):
+        make(layer, [entry("etc/sub/")])
+
+
 def test_the_first_layer_keeps_mount_points(make):
     assert "proc" in make([*base(), entry("proc/")]).paths[0]
 
@@ -286,14 +299,17 @@ def test_directories_of_volumes_are_no_difference(make):
     assert "data" in owned.paths[1]
 
 
-def test_layers_that_only_make_directories_go_into_the_next(make):
-    """Docker makes a layer of WORKDIR; Podman leaves it to the next step, if any."""
+def test_when_a_directory_is_made_does_not_count(make):
+    """Docker makes a layer of WORKDIR; Podman leaves it to the next RUN, if any."""
     config = {"WorkingDir": "/work/dir"}
-    step = [entry("work/dir/x", b"1")]
-    docker = make(base(), [entry("work/"), entry("work/dir/")], step, config=config)
-    podman = make(base(), step, config=config)
+    workdir = [entry("work/"), entry("work/dir/")]
+    copied, step = [entry("copied", b"1")], [entry("work/dir/x", b"1")]
+    docker = make(base(), workdir, copied, [*workdir, *step], config=config)
+    podman = make(base(), copied, [*workdir, *step], config=config)
+    idle = make(base(), copied, [*workdir, entry("y", b"1")], step, config=config)
     assert docker.digests == podman.digests
-    assert docker.paths[1] == ["work", "work/dir", "work/dir/x"]
+    assert docker.paths[1:] == [["copied"], ["work", "work/dir", "work/dir/x"]]
+    assert idle.paths[1:] == [["copied"], ["y"], ["work", "work/dir", "work/dir/x"]]
 
 
 def test_a_directory_of_workdir_is_made_where_none_is(make):
@@ -316,7 +332,11 @@ def test_directories_that_go_again_are_not_made(make):
     made, removed = [entry("new/"), entry("new/sub/")], [entry(".wh.new")]
     assert make(base(), made, removed).digests == make(base()).digests
     kept = make(base(), made, [entry("new/.wh.sub"), entry("new/x", b"1")])
-    assert kept.paths[1] == ["new", "new/x"]
+    assert kept.paths[1:] == [["new", "new/x"]]
+    file = make(base(), made, [entry("new", b"now a file")])
+    assert file.paths[1:] == [["new"]]
+    opaque = make(base(), made, [entry("new/.wh..wh..opq"), entry("new/x", b"1")])
+    assert opaque.paths[1:] == [["new", "new/x"]]
 
 
 def test_directories_with_an_owner_are_a_layer_of_their_own(make):
@@ -523,6 +543,18 @@ def test_threads_change_no_byte(make, monkeypatch):
     first = make([entry("x", content)])
     monkeypatch.setattr(canonical, "WORKERS", 7)
     assert make([entry("x", content)]).digests == first.digests
+
+
+def test_a_bomb_in_many_layers(make, tmp_path, monkeypatch):
+    """Each is small enough, and all of them are too large."""
+    made = make(*([entry(name, bytes(3 << 20))] for name in "abc"))
+    monkeypatch.setattr(archive, "GENEROUS", 7 << 20)
+    with pytest.raises(Problem, match=r"layer 3 .*decompression bomb"):
+        canonical.canonicalize(
+            made.target, tmp_path / "x.tar", time=0, labels={}, references=[]
+        )
+    with pytest.raises(Problem, match=r"layer 3 .*decompression bomb"):
+        canonical.read_digests(made.target)
 
 
 def test_read_digests_takes_oci_archives_only(make, tmp_path, save):
