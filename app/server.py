@@ -363,6 +363,11 @@ class Server(TcpWSGIServer):
             # waitress refuses what reaches a limit.
             max_request_header_size=settings.max_header + 1,
             max_request_body_size=settings.max_body + 1,
+            # What waits for its reader: in memory, in files of /tmp, and altogether
+            # before the thread waits too. waitress's own 1 and 16 MiB are more than
+            # a small container has, for each of its connections and threads.
+            outbuf_overflow=1 << 16,
+            outbuf_high_watermark=1 << 20,
             ident=None,
             server_name="localhost",  # its own, in redirects, names the software
             log_socket_errors=False,
@@ -387,10 +392,12 @@ class Server(TcpWSGIServer):
         super().maintenance(now)
         arrival, idle = self.settings.request_timeout, self.settings.idle_timeout
         for channel in list(self.active_channels.values()):
-            if channel.requests:
+            if channel.total_outbufs_len and now - channel.last_activity >= idle:
+                # Its reader is gone. `will_close` would wait until it reads on, and a
+                # thread with it.
+                channel.handle_close()
+            elif channel.requests:
                 channel.since = now  # what comes after it is not read meanwhile
-                if channel.total_outbufs_len and now - channel.last_activity >= idle:
-                    channel.will_close = True  # its thread waits for the reader
             elif channel.unfinished() and channel.request is not None:
                 if now - channel.since >= arrival:
                     channel.refuse(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 
-from flask import Flask, request
+from flask import Flask, Response, request
 
 import app as product
 
@@ -27,6 +27,10 @@ def create_app() -> Flask:
     def wait(milliseconds: int) -> dict[str, int]:
         time.sleep(milliseconds / 1000)
         return {"waited": milliseconds}
+
+    @app.get("/large")
+    def large() -> Response:
+        return Response(bytes(1 << 20) for _ in range(40))
 
     @app.get("/who")
     def who() -> dict[str, object]:

@@ -266,17 +266,36 @@ def test_more_connections_than_threads(service: Service) -> None:
     assert all(answer.json == {"waited": 50} for answer in answers)
 
 
-def test_client_that_reads_nothing(service: Service) -> None:
-    """Answers that nobody takes hold the server's threads for the idle time at most."""
-    many = b"GET /nowhere HTTP/1.1\r\nHost: a\r\n\r\n" * 20000
+def test_clients_that_read_nothing(service: Service) -> None:
+    """Large answers that nobody takes hold the threads for the idle time at most."""
     with contextlib.ExitStack() as stack:
-        for _ in range(8):
-            connection = stack.enter_context(service.connect(timeout=0.5))
-            with contextlib.suppress(TimeoutError, ConnectionError):
-                connection.sendall(many)
+        for _ in range(4):
+            connection = stack.enter_context(service.connect())
+            connection.sendall(b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n")
+            # It has come so far, and goes no further.
+            assert connection.recv(12) == b"HTTP/1.1 200"
         started = time.monotonic()
         assert service.request("GET", "/").status == 200
-        assert time.monotonic() - started < IDLE_TIMEOUT + 3
+        assert 1 < time.monotonic() - started < IDLE_TIMEOUT + 3
+    _, peak, files = service.memory()
+    assert files < 8 << 20
+    assert peak < 96 << 20
+
+
+def test_large_answers_to_slow_readers(service: Service) -> None:
+    """Together they are larger than /tmp, and than the container's memory."""
+
+    def size(_: int) -> int:
+        with service.connect() as connection:
+            connection.sendall(b"GET /large HTTP/1.0\r\n\r\n")
+            time.sleep(1)
+            found = 0
+            while part := connection.recv(1 << 18):
+                found += len(part)
+            return found
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(40 << 20 < found < 41 << 20 for found in pool.map(size, range(4)))
 
 
 SEEDS = (
