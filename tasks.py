@@ -165,6 +165,8 @@ class Meter:
 
     def start(self, name: str, total: int | None) -> None:
         self.name, self.total, self.size = name, total, 0
+        if self.moving:
+            print(name, end="", flush=True)
 
     def advance(self, size: int) -> None:
         self.size += size
@@ -401,7 +403,9 @@ def fetch_or_relock(settings: Settings) -> None:
     except containerize.inputs.Superseded as problem:
         say(str(problem))
         if not agreed("Lock the packages that are there now?"):
-            raise
+            raise containerize.errors.Problem(
+                "packages of base.lock are gone, and it must stay"
+            ) from None
         report(containerize.locks.lock_base(settings, upgrade=True, progress=Meter()))
         containerize.inputs.fetch(settings, progress=Meter())
 
