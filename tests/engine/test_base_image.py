@@ -1,6 +1,7 @@
 """A base image of one's own, pulled by its digest from a registry on loopback."""
 
 import dataclasses
+import hashlib
 import http.server
 import json
 import tarfile
@@ -24,6 +25,19 @@ def base(built):
             if member.name.startswith("blobs/")
         }
 
+    def put(content):
+        digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+        blobs[digest] = content
+        return digest
+
+    # Of another author: Podman would take the pulled one for the one in its store, and
+    # forget the health check, which OCI's format of an image does not have.
+    config = json.loads(blobs[built.digests.config]) | {"author": "another"}
+    content = json.dumps(config).encode()
+    manifest = json.loads(blobs[built.digests.manifest])
+    manifest["config"] |= {"digest": put(content), "size": len(content)}
+    digest = put(json.dumps(manifest).encode())
+
     class Registry(http.server.BaseHTTPRequestHandler):
         """As much of the OCI distribution spec as a pull by digest asks for."""
 
@@ -45,7 +59,7 @@ def base(built):
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Registry) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"127.0.0.1:{server.server_port}/base@{built.digests.manifest}"
+        yield f"127.0.0.1:{server.server_port}/base@{digest}"
         server.shutdown()
 
 
