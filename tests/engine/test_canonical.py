@@ -24,7 +24,7 @@ USER 0:0
 FROM BASE
 USER 0:0
 {run("os.remove('/etc/nsswitch.conf'); os.mkfifo('/pipe'); os.chmod('/etc', 0o711)")}
-{run("os.makedirs('/tree/sub'); os.mkdir('/tree/sub/deep', 0o700); open('/tree/one', 'w')")}
+{run("os.mkdir('/tree'); os.makedirs('/tree/sub/deep'); open('/tree/one', 'w')")}
 {run("shutil.rmtree('/tree'); os.mkdir('/tree'); open('/tree/new', 'w')")}
 {run("open('/a', 'w').write('1'); os.link('/a', '/b'); os.symlink('/none', '/s')")}
 {run("os.mkdir('/own'); os.chown('/own', 7, 8); os.chmod('/a', 0o4755)")}
@@ -53,13 +53,10 @@ LAYERS = [
     {
         "tree": (DIRECTORY, 0o755, 0, 0, ""),
         "tree/one": (FILE, 0o644, 0, 0, ""),
-        "tree/sub": (DIRECTORY, 0o755, 0, 0, ""),
-        "tree/sub/deep": (DIRECTORY, 0o700, 0, 0, ""),
     },
     {
         "tree": (DIRECTORY, 0o755, 0, 0, ""),
         "tree/.wh.one": (FILE, 0, 0, 0, ""),
-        "tree/.wh.sub": (FILE, 0, 0, 0, ""),
         "tree/new": (FILE, 0o644, 0, 0, ""),
     },
     {
