@@ -1,0 +1,1 @@
+"""Figures, as ratios measured in one run against a named peer; nothing is asserted."""
