@@ -20,6 +20,7 @@ import json
 import re
 import shutil
 import stat
+import struct
 import subprocess
 import tarfile
 import tempfile
@@ -511,7 +512,9 @@ def _zip(x: bytes, y: bytes) -> _Why | None:
         try:
             with zipfile.ZipFile(io.BytesIO(data)) as file:
                 lists.append({info.filename: info for info in file.infolist()})
-        except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError):
+        except (
+            zipfile.BadZipFile, NotImplementedError, OSError, ValueError, struct.error
+        ):  # fmt: skip
             return None
     old, new = lists
     both = [name for name in old if name in new]

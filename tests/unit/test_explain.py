@@ -14,6 +14,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from containerize import canonical, explain
 from containerize.errors import Problem
@@ -330,6 +332,41 @@ def test_directories_of_packed_layers(tmp_path):
     changed, new = explain.compare(tmp_path / "a", tmp_path / "b")
     assert (changed.layer, changed.field) == ("app.tar", "mtime")
     assert (new.layer, new.field) == ("new.tar", "missing")
+
+
+SEEDS = (
+    zipped("a", "b"),
+    gzip.compress(b"x", mtime=1),
+    program(bytes(20)),
+    bytes.fromhex("cb0d0d0a 00000000 00000000 01000000") + marshal.dumps(1),
+    b"built 2026-01-01 by 0123456789ab in /some/path with 0x0123456789abcdef\n",
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.sampled_from(SEEDS),
+    st.lists(
+        st.tuples(st.integers(0, 200), st.integers(0, 4), st.binary(max_size=6)),
+        min_size=1,
+        max_size=5,
+    ),
+    st.sampled_from(["f", "m.pyc", "etc/hostname"]),
+)
+def test_any_contents_can_be_compared(tmp_path_factory, seed, changes, name):
+    other = seed
+    for at, length, value in changes:
+        other = other[:at] + value + other[at + length :]
+    for verbose in (False, True):
+        found = compare_tars(
+            tmp_path_factory.mktemp("c"),
+            [member(name, seed)],
+            [member(name, other)],
+            verbose=verbose,
+        )
+        assert len(found) == (seed != other)
+        text = "".join(f"{d.cause}{d.remedy}{d.detail}" for d in found)
+        assert text.replace("\n", "").isprintable()
 
 
 # --- Images ----------------------------------------------------------------------
