@@ -315,6 +315,9 @@ class Channel(HTTPChannel):
         super().handle_close()
 
     def write_soon(self, data: Any) -> int:
+        if not self.total_outbufs_len:
+            # The reader's time begins: it was not his that the request has waited.
+            self.last_activity = time.time()
         count: int = super().write_soon(data)
         self.written += count
         return count

@@ -221,11 +221,15 @@ def usage() -> str:
 
 def unknown(environ: Mapping[str, str]) -> Iterator[str]:
     """A line for each variable that looks like a setting and is none."""
-    known = [row.variable for row in rows()]
-    strange = sorted(name for name in environ if name.startswith(PREFIX))
-    for name in (name for name in strange if name not in known):
+    known = [field.name.upper() for field in dataclasses.fields(Settings)]
+    given = sorted(name for name in environ if name.startswith(PREFIX))
+    for name in (variable.removeprefix(PREFIX) for variable in given):
+        if name in known:
+            continue
         import difflib  # rarely needed
 
         near = difflib.get_close_matches(name, known, 1)
-        hint = f"did you mean {near[0]}?" if near else "python -m app --help lists them"
-        yield f"{name} is no setting: {hint}"
+        hint = "python -m app --help lists them"
+        if near:
+            hint = f"did you mean {PREFIX}{near[0]}?"
+        yield f"{PREFIX}{name} is no setting: {hint}"

@@ -132,10 +132,12 @@ def test_probable_typos() -> None:
     environ = {
         "APP_PORT": "80",
         "APP_MAX_BODYS": "1m",
-        "APP_ZZZZZZZZ": "",
+        "APP_PROT": "80",
+        "APP_XYZ": "",
         "PATH": "/usr/bin",
     }
     assert list(settings.unknown(environ)) == [
         "APP_MAX_BODYS is no setting: did you mean APP_MAX_BODY?",
-        "APP_ZZZZZZZZ is no setting: python -m app --help lists them",
+        "APP_PROT is no setting: did you mean APP_PORT?",
+        "APP_XYZ is no setting: python -m app --help lists them",
     ]
