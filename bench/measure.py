@@ -2,11 +2,40 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import statistics
+import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 RUNS = 5
+
+
+class Silent:
+    """Download progress that nobody watches."""
+
+    def start(self, name: str, total: int | None) -> None: ...
+    def advance(self, size: int) -> None: ...
+    def done(self) -> None: ...
+    def note(self, text: str) -> None: ...
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """What the engine writes goes nowhere."""
+    sys.stdout.flush()
+    kept = [os.dup(number) for number in (1, 2)]
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for number in (1, 2):
+        os.dup2(nowhere, number)
+    try:
+        yield
+    finally:
+        for number, old in zip((1, 2), kept, strict=True):
+            os.dup2(old, number)
+            os.close(old)
+        os.close(nowhere)
 
 
 def seconds(run: Callable[[], object]) -> float:

@@ -1,0 +1,402 @@
+"""The service: its speed, memory and stop, each against a peer in the same image."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import re
+import select
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from bench.measure import Silent, quiet, table
+from bench.plot import Series, write_svg
+from containerize import container, engine, image, inputs, layers, locks
+from containerize.engine import Engine
+from containerize.settings import Settings, find_root, load
+
+NAME = "containerize-bench-service"
+OURS = "ours (waitress)"
+THREADS = 4
+PORT = 8080
+"""What all the servers listen on."""
+
+# Ours writes a line a request, as a service should; so do the others, where said.
+_GUNICORN = (
+    f"gunicorn --bind 0.0.0.0:{PORT} --workers 1 --worker-class gthread "
+    f"--threads {THREADS} --no-control-socket --worker-tmp-dir /dev/shm"
+)
+_GRANIAN = (
+    f"granian --interface wsgi --host 0.0.0.0 --port {PORT} --workers 1 "
+    f"--blocking-threads {THREADS} --factory --log"
+)
+SERVERS = {
+    OURS: "python3 -m app",
+    "gunicorn gthread": f"{_GUNICORN} --access-logfile - app:create_app()",
+    "granian": f"{_GRANIAN} --access-log app:create_app",
+    "gunicorn gthread, no access log": f"{_GUNICORN} app:create_app()",
+    "granian, no access log": f"{_GRANIAN} app:create_app",
+}
+LOADS = (10, 100)
+SIZES = (1, 2, 4, 8, 16)
+CONNECTIONS = (10, 100, 1000)
+ROUNDS = 5
+SECONDS = 3
+
+
+def main() -> None:
+    """Print all figures of the service."""
+    require_wrk()
+    cpus = sorted(os.sched_getaffinity(0))
+    if len(cpus) < 2:
+        sys.exit("bench: the service needs one CPU and its client another: only 1 is")
+    # As much memory as they want: what they take is to be seen.
+    ours = dataclasses.replace(
+        load(find_root(Path(__file__).parent)), image=NAME, memory="1g", pids=256
+    )
+    using = engine.find(ours)
+    service = Service(ours, using, *cpus[:2])
+    try:
+        with tempfile.TemporaryDirectory(prefix="bench-") as directory:
+            build(ours, using, Path(directory))
+        servers(service)
+        sizing(service, ours.root / "docs" / "sizing.svg")
+    finally:
+        image.remove(ours, using)
+
+
+def require_wrk() -> None:
+    if not shutil.which("wrk") and os.geteuid() == 0 and shutil.which("apt-get"):
+        subprocess.run(
+            ["apt-get", "install", "--yes", "-qq", "wrk"],
+            stdout=subprocess.DEVNULL, check=False,
+        )  # fmt: skip
+    if not shutil.which("wrk"):
+        sys.exit("bench: wrk is missing: apt-get install wrk")
+
+
+# --- The image with all servers ----------------------------------------------------
+
+
+def build(ours: Settings, using: Engine, scratch: Path) -> None:
+    """An image with the servers beside the app, and one more for each server."""
+    inputs.fetch(ours, progress=Silent())
+    layers.pack(ours)
+    context = scratch / "context"
+    shutil.copytree(ours.build_dir, context / "build")
+    for name in ("Dockerfile", ".dockerignore"):
+        shutil.copy(ours.root / name, context)
+    wheels = [(w.name, w.path) for w in inputs.collect(ours).wheels]
+    known = {name for name, _ in wheels}
+    wheels += [(p.name, p) for p in download(ours, scratch) if p.name not in known]
+    with (context / "build" / "deps.tar").open("wb") as file:
+        layers.dependencies(ours, wheels).write(file, locks.read_base(ours).time)
+    with quiet():
+        names = [f"{NAME}:servers"]
+        using.stream(*image.commands(ours, names, kind=using.kind)[0], cwd=context)
+        for number, command in enumerate(SERVERS.values()):
+            entrypoint = json.dumps(command.split())
+            dockerfile = f"FROM {names[0]}\nENTRYPOINT {entrypoint}\n"
+            (context / "Dockerfile").write_text(dockerfile, "utf-8")
+            using.stream(
+                *image.commands(ours, [_tag(number)], kind=using.kind)[0], cwd=context
+            )
+
+
+def download(ours: Settings, scratch: Path) -> list[Path]:
+    """The wheels of requirements.txt here, for the image's Python."""
+    target = locks.image_target(ours, ours.image_architecture)
+    wheels = scratch / "wheels"
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "pip", "download", "--quiet", "--quiet"),
+            *("--require-hashes", "--no-deps", "--only-binary=:all:"),
+            *("--implementation=cp", f"--python-version={target.python}"),
+            *(f"--platform={platform}" for platform in target.platforms),
+            f"--requirement={Path(__file__).with_name('requirements.txt')}",
+            f"--dest={wheels}",
+        ],
+        check=True,
+    )
+    return sorted(wheels.iterdir())
+
+
+def _tag(number: int) -> str:
+    return f"{NAME}:server-{number}"
+
+
+# --- Containers and their client -------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Load:
+    """What wrk saw of one run."""
+
+    rate: float
+    """Requests a second."""
+    p50: float
+    """Milliseconds."""
+    p99: float
+    failed: int
+    """Answers that were no 2xx or 3xx, timeouts and broken connections."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Server:
+    """A running container, its main process and its address on the bridge."""
+
+    name: str
+    pid: int
+    url: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Service:
+    """Containers on a CPU of their own, and wrk on another."""
+
+    settings: Settings
+    using: Engine
+    server_cpu: int
+    client_cpu: int
+
+    @contextlib.contextmanager
+    def running(
+        self, images: Mapping[str, str], environment: Mapping[str, Mapping[str, str]]
+    ) -> Iterator[dict[str, Server]]:
+        """Healthy containers of `images`, removed on leaving."""
+        with contextlib.ExitStack() as stack:
+            found = {}
+            for number, (name, reference) in enumerate(images.items()):
+                started = container.run(
+                    self.settings, self.using, reference,
+                    name=f"{NAME}-{number}", port=0,
+                    environment=environment.get(name),
+                    # No health checks of those that wait for their turn.
+                    options=[
+                        f"--cpuset-cpus={self.server_cpu}", "--health-interval=1h"
+                    ],
+                )  # fmt: skip
+                stack.callback(self._remove, started.name)
+                found[name] = self._server(started)
+            yield found
+
+    def _server(self, started: container.Container) -> Server:
+        form = (
+            "{{.State.Pid}} {{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}"
+        )
+        answer = self.using.run(
+            "container", "inspect", "--format", form, started.name, echo=False
+        )
+        # A published port has a proxy of the engine before it, which needs CPU too.
+        pid, *addresses = answer.stdout.split()
+        url = f"http://{addresses[0]}:{PORT}/" if addresses else started.url
+        return Server(started.name, int(pid), url)
+
+    def _remove(self, name: str) -> None:
+        now = ["--time", "0"] if self.using.kind == "podman" else []
+        self.using.run("rm", "--force", *now, name, check=False, echo=False)
+
+    def load(self, server: Server, connections: int, seconds: float) -> Load:
+        with self._wrk(server, connections, seconds) as wrk:
+            out, _ = wrk.communicate()
+        return _parse(out)
+
+    def memory_under_load(self, server: Server) -> tuple[float, float] | None:
+        with self._wrk(server, 100, SECONDS) as wrk:
+            time.sleep(SECONDS - 1)
+            found = memory(server.pid)
+            wrk.communicate()
+        return found
+
+    def _wrk(
+        self, server: Server, connections: int, seconds: float
+    ) -> subprocess.Popen[str]:
+        command = ["taskset", "--cpu-list", str(self.client_cpu), "wrk", "--latency"]
+        command += ["--threads=1", f"--connections={connections}", "--timeout=10s"]
+        return subprocess.Popen(
+            [*command, f"--duration={seconds:g}s", server.url],
+            stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    def stop(self, server: Server) -> float:
+        """Milliseconds from SIGTERM to the end of the main process."""
+        ended = select.poll()
+        descriptor = os.pidfd_open(server.pid)
+        try:
+            ended.register(descriptor, select.POLLIN)
+            began = time.perf_counter()
+            try:
+                signal.pidfd_send_signal(descriptor, signal.SIGTERM)
+            except PermissionError:  # not root: the engine's command is timed as well
+                self.using.run("kill", "--signal=TERM", server.name, echo=False)
+            ended.poll(60_000)
+            return (time.perf_counter() - began) * 1000
+        finally:
+            os.close(descriptor)
+
+
+def _parse(out: str) -> Load:
+    def percentile(number: int) -> float:
+        match = re.search(rf"^ +{number}% +([\d.]+)(us|ms|s|m) *$", out, re.MULTILINE)
+        assert match, out
+        return float(match[1]) * {"us": 1e-3, "ms": 1, "s": 1e3, "m": 6e4}[match[2]]
+
+    rate = re.search(r"^Requests/sec: +([\d.]+)", out, re.MULTILINE)
+    assert rate, out
+    failed = re.findall(r"(?:(?:connect|read|write|timeout)|3xx responses:) (\d+)", out)
+    return Load(float(rate[1]), percentile(50), percentile(99), sum(map(int, failed)))
+
+
+def memory(pid: int) -> tuple[float, float] | None:
+    """MB resident, summed over a process and its descendants, and their fair share.
+
+    The share counts a page that n processes have 1/n times each (PSS). None where
+    this user may not read it.
+    """
+    resident = shared = 0
+    pids = [pid]
+    while pids:
+        found = pids.pop()
+        try:
+            for task in Path(f"/proc/{found}/task").iterdir():
+                pids += map(int, (task / "children").read_text().split())
+            text = Path(f"/proc/{found}/smaps_rollup").read_text()
+        except PermissionError:
+            return None
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it has just ended
+        fields = dict(re.findall(r"^(Rss|Pss): +(\d+) kB", text, re.MULTILINE))
+        resident += int(fields["Rss"])
+        shared += int(fields["Pss"])
+    return resident / 1024, shared / 1024
+
+
+# --- Figures ---------------------------------------------------------------------
+
+
+def servers(service: Service) -> None:
+    """Ours against the others: one CPU, one worker, the same number of threads."""
+    images = {name: _tag(number) for number, name in enumerate(SERVERS)}
+    with service.running(images, {}) as running:
+        idle = {name: memory(server.pid) for name, server in running.items()}
+        for server in running.values():
+            service.load(server, 10, 1)  # what the first requests import and cache
+        for connections in LOADS:
+            _compare(service, running, connections)
+        rows = []
+        for name, server in running.items():
+            rows.append(
+                (name, *_megabytes(idle[name]),
+                 *_megabytes(service.memory_under_load(server)))
+            )  # fmt: skip
+        table(
+            "Memory, all processes of a container",
+            ("", "RSS MB idle", "PSS", f"RSS MB at {LOADS[-1]} connections", "PSS"),
+            rows,
+        )
+    stops: dict[str, list[float]] = {name: [] for name in images}
+    logged = dict(list(images.items())[:3])
+    for _ in range(ROUNDS):
+        with service.running(logged, {}) as running:
+            for name, server in running.items():
+                stops[name].append(service.stop(server))
+    table(
+        "From SIGTERM to the end, idle",
+        ("", "median ms", "min–max"),
+        [(name, *_spread(stops[name], "{:.0f}")) for name in logged],
+    )
+
+
+def _megabytes(found: tuple[float, float] | None) -> tuple[str, str]:
+    return (f"{found[0]:.1f}", f"{found[1]:.1f}") if found else ("root only", "")
+
+
+def _compare(service: Service, running: Mapping[str, Server], connections: int) -> None:
+    found: dict[str, list[Load]] = {name: [] for name in running}
+    for _ in range(ROUNDS):
+        for name, server in running.items():
+            found[name].append(service.load(server, connections, SECONDS))
+    peer = statistics.median(run.rate for run in found["gunicorn gthread"])
+    rows = []
+    for name, runs in found.items():
+        rates = [run.rate for run in runs]
+        rows.append(
+            (
+                name,
+                *_spread(rates, "{:.0f}"),
+                f"{statistics.median(rates) / peer:.2f}",
+                f"{statistics.median(run.p50 for run in runs):.1f}",
+                f"{statistics.median(run.p99 for run in runs):.1f}",
+                sum(run.failed for run in runs),
+            )
+        )
+    table(
+        f"`/` over {connections} connections, {THREADS} threads, one CPU",
+        ("", "requests/s", "min–max", "× gunicorn", "p50 ms", "p99 ms", "failed"),
+        rows,
+    )
+
+
+def _spread(values: Sequence[float], form: str) -> tuple[str, str]:
+    low, high = form.format(min(values)), form.format(max(values))
+    return form.format(statistics.median(values)), f"{low}–{high}"
+
+
+def sizing(service: Service, plot: Path) -> None:
+    """What more threads and more connections do to ours."""
+    images = {str(threads): _tag(0) for threads in SIZES}
+    environment = {
+        # By default fewer connections are held than the most that are tried here.
+        name: {"APP_THREADS": name, "APP_CONNECTIONS": "2000"}
+        for name in images
+    }
+    found: dict[tuple[str, int], list[Load]] = {}
+    with service.running(images, environment) as running:
+        for _ in range(3):
+            for connections in CONNECTIONS:
+                for name, server in running.items():
+                    load = service.load(server, connections, 2)
+                    found.setdefault((name, connections), []).append(load)
+    rates, tails = [], []
+    rows = []
+    for name in images:
+        cells = [found[name, connections] for connections in CONNECTIONS]
+        rows.append(
+            (
+                name,
+                *(f"{statistics.median(r.rate for r in runs):.0f}" for runs in cells),
+                *(f"{statistics.median(r.p99 for r in runs):.0f}" for runs in cells),
+                sum(run.failed for runs in cells for run in runs),
+            )
+        )
+    table(
+        "`/` by threads and connections, one CPU",
+        ("threads", *(f"requests/s at {n}" for n in CONNECTIONS),
+         *(f"p99 ms at {n}" for n in CONNECTIONS), "failed"),
+        rows,
+    )  # fmt: skip
+    for connections in CONNECTIONS:
+        runs = [found[name, connections] for name in images]
+        label = f"{connections} connections"
+        rates.append(
+            Series(label, [statistics.median(r.rate for r in cell) for cell in runs])
+        )
+        tails.append(
+            Series(label, [statistics.median(r.p99 for r in cell) for cell in runs])
+        )
+    write_svg(
+        plot,
+        [str(threads) for threads in SIZES],
+        "threads",
+        {"requests per second": rates, "p99 latency, ms": tails},
+    )
+    print(f"\nPlotted in {plot.relative_to(service.settings.root)}.")
