@@ -294,6 +294,8 @@ def explain(verdict: containerize.verify.Verdict, verbose: bool) -> None:
         say(f"          {found.remedy}")
         if verbose and found.detail:
             say(found.detail)
+    if not verdict.changed and not verdict.differences:
+        say(verdict.hint)
 
 
 @task(

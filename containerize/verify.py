@@ -91,6 +91,14 @@ class Verdict:
     def equal(self) -> bool:
         return all(self.digest in _names(r.digests) for r in self.rebuilds)
 
+    @property
+    def hint(self) -> str:
+        """What a digest alone tells, where the image is another one."""
+        part = explain.named(self.rebuilds[0].digests, self.digest)
+        if part:
+            return f"{self.digest} is the digest of {part}"
+        return "nothing in the image has this digest: give an archive to learn why"
+
 
 def verify(
     settings: Settings,
