@@ -69,7 +69,8 @@ def _create(factory: str) -> Flask:
 
 
 def _fail(text: str, code: int) -> int:
-    print(f"app: {text}", file=sys.stderr)
+    # One write: of a line in parts, `podman logs --tail` may show the last part alone.
+    sys.stderr.write(f"app: {text}\n")
     return code
 
 

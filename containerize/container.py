@@ -135,8 +135,13 @@ def state(settings: Settings, engine: Engine, name: str) -> str | None:
 
 
 def published(settings: Settings, engine: Engine, name: str) -> int:
-    """The port on 127.0.0.1 that leads to the app in the container."""
-    answer = engine.run("port", name, f"{settings.container_port}/tcp", echo=False)
+    """The port on 127.0.0.1 that leads to the app in the container, which must run."""
+    port = f"{settings.container_port}/tcp"
+    answer = engine.run("port", name, port, check=False, echo=False)
+    if not answer.stdout and state(settings, engine, name) != "running":
+        raise Problem(f"container {name} has ended; its log says why:")
+    if not answer.stdout:
+        raise engine.problem(("port",), answer.stderr)
     return int(answer.stdout.split()[0].rpartition(":")[2])
 
 

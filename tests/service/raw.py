@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -110,10 +111,25 @@ class Service:
         now, peak = (int(sizes[name].split()[0]) << 10 for name in ("VmRSS", "VmHWM"))
         return now, peak, int(used)
 
-    def logs(self) -> tuple[list[str], list[str]]:
-        """The lines of stdout and of stderr."""
-        answer = self.container.engine.run("logs", self.container.name, echo=False)
-        return answer.stdout.splitlines(), answer.stderr.splitlines()
+    def logs(self, *texts: str) -> tuple[list[str], list[str]]:
+        """The lines of stdout and of stderr, once these texts are among them."""
+        deadline = time.monotonic() + TIMEOUT
+        while True:
+            answer = self.container.engine.run("logs", self.container.name, echo=False)
+            if all(text in answer.stdout + answer.stderr for text in texts):
+                return answer.stdout.splitlines(), answer.stderr.splitlines()
+            assert time.monotonic() < deadline, (texts, answer)
+            time.sleep(0.02)
+
+    def lines(self, *responses: Response) -> list[str]:
+        """The line of stdout that belongs to each of these responses."""
+        ids = [response.get("x-request-id") or "" for response in responses]
+        out, _ = self.logs(*ids)
+        found = []
+        for id_ in ids:
+            (line,) = (line for line in out if id_ in line)
+            found.append(line)
+        return found
 
 
 def read(connection: socket.socket) -> bytes:

@@ -12,6 +12,7 @@ import pytest
 
 from containerize import container
 from containerize.engine import Engine
+from containerize.errors import Problem
 from containerize.image import Image
 from containerize.settings import Settings
 from tests.service import raw
@@ -45,9 +46,7 @@ def as_json(using: Engine, project: Settings, built: Image) -> Iterator[Service]
 
 def line_of(service: Service, method: str, path: str, *lines: str) -> str:
     """The line that a request adds to stdout."""
-    before = len(service.logs()[0])
-    service.request(method, path, *lines)
-    (line,) = service.logs()[0][before:]
+    (line,) = service.lines(service.request(method, path, *lines))
     return line
 
 
@@ -62,7 +61,7 @@ def test_plain_line(plain: Service) -> None:
 
 
 def test_json_line(as_json: Service) -> None:
-    line = line_of(as_json, "GET", "/nowhere?a=1&b=%0a", "X-Request-ID: 42")
+    line = line_of(as_json, "GET", "/nowhere?a=1&b=%0a", "X-Request-ID: taken-42")
     record: dict[str, Any] = json.loads(line)
     assert list(record) == [
         "time", "client", "method", "path", "status", "bytes", "duration_ms",
@@ -70,7 +69,7 @@ def test_json_line(as_json: Service) -> None:
     ]  # fmt: skip
     assert record["method"] == "GET"
     assert record["path"] == "/nowhere?a=1&b=%0a"
-    assert (record["status"], record["request_id"]) == (404, "42")
+    assert (record["status"], record["request_id"]) == (404, "taken-42")
     assert record["bytes"] > 100
     assert 0 < record["duration_ms"] < 2000
 
@@ -83,7 +82,8 @@ def test_request_id_is_made(plain: Service, sent: str) -> None:
     made = response.get("x-request-id")
     assert made
     assert MADE.fullmatch(made)
-    assert plain.logs()[0][-1].endswith(f" {made}")
+    (line,) = plain.lines(response)
+    assert line.endswith(f" {made}")
 
 
 def test_request_id_is_taken(plain: Service) -> None:
@@ -101,14 +101,15 @@ def test_secrets_stay_out(plain: Service) -> None:
     for path in ("/", "/nowhere", "/fail", "/%zz"):
         line = line_of(plain, "GET", f"{path}?token={SECRET}", *headers)
         assert "?" not in line
-    plain.request("GET", f"/?token={SECRET}", f"no header {SECRET}")
-    out, events = plain.logs()
+    line_of(plain, "GET", f"/?token={SECRET}", f"no header {SECRET}")
+    out, events = plain.logs("RuntimeError")
     assert any("RuntimeError" in line for line in events)
     assert SECRET not in "\n".join([*out, *events])
 
 
 def test_typos_are_named(plain: Service) -> None:
-    warnings = [line for line in plain.logs()[1] if " WARNING " in line]
+    _, events = plain.logs("APP_XYZ")
+    warnings = [line for line in events if " WARNING " in line]
     assert [line.split(" ", 2)[2] for line in warnings] == [
         "APP_LOG_QUERRY is no setting: did you mean APP_LOG_QUERY?",
         "APP_XYZ is no setting: python -m app --help lists them",
@@ -127,7 +128,8 @@ def test_no_client_writes_a_line(plain: Service, as_json: Service) -> None:
 
 def test_failure_has_its_traceback_in_the_log(as_json: Service) -> None:
     as_json.request("GET", "/fail")
-    record = json.loads(as_json.logs()[1][-1])
+    (line,) = (line for line in as_json.logs("/fail [GET]")[1] if "/fail [GET]" in line)
+    record = json.loads(line)
     assert list(record) == ["time", "level", "message", "traceback"]
     assert (record["level"], record["message"]) == ("error", "Exception on /fail [GET]")
     assert "RuntimeError: only the log may hold this" in record["traceback"]
@@ -135,7 +137,7 @@ def test_failure_has_its_traceback_in_the_log(as_json: Service) -> None:
 
 def test_every_json_line_parses(as_json: Service) -> None:
     for data in (b"\x16\x03\x01\r\n\r\n", b"GET /\xff HTTP/1.1\r\nHost: a\r\n\r\n"):
-        as_json.send(data)
+        as_json.lines(*as_json.send(data))
     out, events = as_json.logs()
     records = [json.loads(line) for line in [*out, *events]]
     refused = [record for record in records if record.get("status") == 400]
@@ -148,41 +150,35 @@ def test_health_checks(plain: Service, as_json: Service) -> None:
     """Passing ones every few seconds would drown the rest."""
     assert plain.request("GET", "/health/live").status == 200
     assert plain.request("GET", "/health/ready").status == 200
-    assert not [line for line in plain.logs()[0] if "/health/" in line]
     assert json.loads(line_of(as_json, "GET", "/health/live"))["status"] == 200
     assert " 405 " in line_of(plain, "POST", "/health/live")
+    assert not [line for line in plain.logs()[0] if " GET /health/" in line]
 
 
 def test_client_that_leaves(plain: Service) -> None:
-    before = len(plain.logs()[0])
     with plain.connect() as connection:
-        connection.sendall(b"GET /large HTTP/1.0\r\n\r\n")
+        connection.sendall(b"GET /large HTTP/1.0\r\nX-Request-ID: left\r\n\r\n")
         assert connection.recv(9) == b"HTTP/1.0 "
-    plain.request("GET", "/")
-    lines = plain.logs()[0][before:]
-    (left,) = (line for line in lines if " /large " in line)
-    assert left.endswith(" aborted")
+    out, _ = plain.logs(" /large ")
+    (line,) = (line for line in out if " /large " in line)
+    assert line.endswith(" left aborted")
 
 
-def test_bad_setting_ends_the_container(
+def test_bad_setting_ends_the_start(
     using: Engine, project: Settings, built: Image
 ) -> None:
+    line = "app: APP_THREADS must be a whole number from 1 to 256, not 'many'"
+    environment = {"APP_THREADS": "many"}
     name = f"{project.image}-bad-setting"
-    try:
-        started = container.run(
+    with pytest.raises(Problem) as raised:
+        container.run(
             project,
             using,
             built.references[0],
             name=name,
             port=0,
-            environment={"APP_THREADS": "many"},
-            wait=False,
+            environment=environment,
         )
-        assert container.exit_code(started) == 2
-        out, events = raw.Service(started).logs()
-        assert out == []
-        assert events == [
-            "app: APP_THREADS must be a whole number from 1 to 256, not 'many'"
-        ]
-    finally:
-        using.run("rm", "--force", name, check=False)
+    wanted = f"container {name} has ended; its log says why:\n{line}"
+    assert str(raised.value) == wanted
+    assert container.state(project, using, name) is None

@@ -28,14 +28,14 @@ def peer(using: Engine, project: Settings, built: Image) -> str:
     with raw.serving(
         project, using, built, "proxy-elsewhere", APP_TRUSTED_PROXIES="192.0.2.0/24"
     ) as service:
-        plain = service.request("GET", "/who").json
-        claiming = service.request("GET", "/who", *CLAIMS).json
-        out, _ = service.logs()
+        asked = [service.request("GET", "/who", *lines) for lines in ((), CLAIMS)]
+        lines = service.lines(*asked)
+    plain, claiming = (response.json for response in asked)
     assert claiming == plain
     assert claiming["claims"] == {}
     assert claiming["url"] == "http://test/who"
     assert claiming["address"] not in ("198.51.100.1", "203.0.113.7", "192.0.2.9")
-    for line in out:
+    for line in lines:
         assert line.split()[1] == claiming["address"]
     address: str = claiming["address"]
     return address
@@ -58,17 +58,18 @@ def test_the_proxy_is_believed(
     with raw.serving(
         project, using, built, "proxy-here", APP_TRUSTED_PROXIES=f"192.0.2.1, {peer}"
     ) as service:
-        found = service.request("GET", "/who", *CLAIMS).json
-        silent = service.request("GET", "/who").json
+        told = service.request("GET", "/who", *CLAIMS)
+        silent = service.request("GET", "/who")
         strange = service.request("GET", "/", "X-Forwarded-For: a b\x1b[31m<c>")
         blank = service.request("GET", "/", "X-Forwarded-For: a b <c>")
-        out, _ = service.logs()
+        lines = service.lines(told, silent, strange, blank)
+    found = told.json
     assert found["address"] == "203.0.113.7"
     assert found["url"] == "https://shop.example:8443/who"
     assert found["root"] == ""
-    assert silent["address"] == peer
+    assert silent.json["address"] == peer
     assert (strange.status, blank.status) == (400, 200)
-    clients = [line.split()[1] for line in out]
+    clients = [line.split()[1] for line in lines]
     assert clients == ["203.0.113.7", peer, peer, "a%20b%20%3Cc%3E"]
 
 
