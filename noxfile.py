@@ -6,7 +6,10 @@ import sys
 import nox
 
 nox.needs_version = ">=2026.10"
-nox.options.sessions = ["lint", "types", "unit", "engine", "engines", "smoke"]
+nox.options.sessions = [
+    *("lint", "types", "unit"),
+    *("engine", "engines", "smoke", "service"),
+]
 # One hash-locked set of tools, in the environment that ./dev made, serves them all.
 nox.options.default_venv_backend = "none"
 
@@ -55,6 +58,12 @@ def engines(session: nox.Session) -> None:
 def smoke(session: nox.Session) -> None:
     """Test a live container over HTTP: a new one, or the one at SMOKE_URL."""
     session.run("pytest", "tests/smoke", *session.posargs)
+
+
+@nox.session
+def service(session: nox.Session) -> None:
+    """Try to break live containers: stops, health, limits, proxies, CORS, logs."""
+    session.run("pytest", "tests/service", *session.posargs)
 
 
 @nox.session(default=False)
