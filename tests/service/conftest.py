@@ -39,9 +39,10 @@ def connect() -> Iterator[Callable[..., http.client.HTTPConnection]]:
 
     def connect(container, timeout=30):
         where = urllib.parse.urlsplit(container.url)
-        opened.append(http.client.HTTPConnection(where.netloc, timeout=timeout))
-        opened[-1].connect()
-        return opened[-1]
+        connection = http.client.HTTPConnection(where.netloc, timeout=timeout)
+        opened.append(connection)
+        connection.connect()
+        return connection
 
     yield connect
     for connection in opened:
