@@ -47,7 +47,6 @@ class Row:
 ROWS = (
     Row(BOOKWORM, "docker", "20.10", "legacy", "classic"),
     Row(BOOKWORM, "docker", "20.10", "BuildKit", "classic", buildkit="1"),
-    Row(TRIXIE, "docker", "26.1", "legacy", "classic", buildkit="0"),
     Row(TRIXIE, "docker", "26.1", "BuildKit", "classic"),
     Row(TRIXIE, "docker", "26.1", "BuildKit", "containerd"),
     Row(FORKY, "docker", "28.5", "BuildKit", "classic"),
