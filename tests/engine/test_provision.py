@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from containerize import provision
-from containerize.engine import Engine
+from containerize.complaints import NoEngine
+from containerize.engine import Engine, find
 from containerize.errors import Problem
 
 NOBODY = 65534
@@ -116,6 +117,12 @@ def daemon(tmp_path):
         subprocess.run(end if os.geteuid() == 0 else ["sudo", *end], check=True)
         while pidfile.exists():
             time.sleep(0.1)
+
+
+def test_daemon_that_is_not_there(docker, project, monkeypatch, tmp_path):
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
+    with pytest.raises(NoEngine, match="no Docker daemon answers at unix:"):
+        find(dataclasses.replace(project, engine="docker"))
 
 
 def test_a_daemon_is_started_once(docker, daemon):

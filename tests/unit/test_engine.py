@@ -50,12 +50,6 @@ def test_named_engine_that_is_none(settings, named, text):
     assert not isinstance(caught.value, NoEngine)
 
 
-def test_daemon_that_is_not_there(settings, monkeypatch, tmp_path):
-    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
-    with pytest.raises(NoEngine, match="no Docker daemon answers at unix:"):
-        find(dataclasses.replace(settings, engine="docker"))
-
-
 def test_run_gives_both_streams_or_one(shell):
     program = "import sys; print(1); print(2, file=sys.stderr); sys.exit(3)"
     done = shell.run("-c", program, check=False)
