@@ -43,6 +43,12 @@ QUIET = 1.0
 
 Before that its client may be about to send, not knowing yet that it must not.
 """
+LINGER = 5.0
+"""Seconds without a byte that a client has to close what the server has ended.
+
+That it closes is the only sign that it has it all: a proxy such as Docker's own
+acknowledges what it still holds, and ends with the container.
+"""
 HANDSHAKE = 0.05
 """Seconds that a stopping server leaves to connections whose handshake is under way."""
 _IP_MINTTL, _IPV6_MINHOPCOUNT = (
@@ -245,10 +251,10 @@ class Leaving(wasyncore.dispatcher):
     https://www.rfc-editor.org/rfc/rfc9112#section-9.6
     """
 
-    def __init__(self, server: Server, sock: socket.socket) -> None:
+    def __init__(self, server: Server, sock: socket.socket, heard: float) -> None:
         self.server = server
-        self.heard = time.monotonic()
-        self.end = self.heard + server.settings.request_timeout
+        self.heard = heard
+        self.end = time.time() + server.settings.request_timeout
         super().__init__(sock, map=server._map)
         server.leaving.add(self)
 
@@ -257,7 +263,7 @@ class Leaving(wasyncore.dispatcher):
 
     def handle_read(self) -> None:
         if self.recv(1 << 16):
-            self.heard = time.monotonic()
+            self.heard = time.time()
 
     def handle_close(self) -> None:
         self.server.leaving.discard(self)
@@ -265,17 +271,22 @@ class Leaving(wasyncore.dispatcher):
 
     def unfinished(self) -> int:
         """1 if the client has not acknowledged all of the response, else 0."""
-        held = array.array("i", [0])
-        fcntl.ioctl(self.socket, termios.TIOCOUTQ, held)
-        return int(held[0] > 0)
+        return int(unacknowledged(self.socket) > 0)
 
     def close_late(self) -> None:
         """Close it if the client has had its time."""
-        now = time.monotonic()
+        now = time.time()
         if self.server.draining and self.unfinished():
-            return
-        if now >= self.end or now - self.heard >= QUIET:
+            self.heard = now
+        elif now >= self.end or now - self.heard >= LINGER:
             self.handle_close()
+
+
+def unacknowledged(sock: socket.socket) -> int:
+    """Bytes that the kernel still holds for the client."""
+    held = array.array("i", [0])
+    fcntl.ioctl(sock, termios.TIOCOUTQ, held)
+    return held[0]
 
 
 class Channel(HTTPChannel):
@@ -311,7 +322,7 @@ class Channel(HTTPChannel):
         with contextlib.suppress(OSError):  # the client has gone
             if self.will_close and (self.refused or self.server.draining):
                 self.socket.shutdown(socket.SHUT_WR)
-                Leaving(self.server, self.socket.dup())
+                Leaving(self.server, self.socket.dup(), self.last_activity)
         super().handle_close()
 
     def write_soon(self, data: Any) -> int:
