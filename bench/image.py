@@ -4,24 +4,35 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
+import io
 import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tarfile
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping, Set
 from pathlib import Path
 
-from bench.measure import compared, interleaved, seconds, table
+from bench.measure import (
+    Silent,
+    compared,
+    interleaved,
+    quiet,
+    require,
+    seconds,
+    table,
+    timed,
+)
 from containerize import canonical, container, engine, image, inputs, layers, locks
 from containerize.engine import Engine
 from containerize.errors import Problem
-from containerize.layers import visible
 from containerize.settings import Settings, find_root, load
 
 NAME = "containerize-bench"
@@ -29,16 +40,18 @@ NAME = "containerize-bench"
 
 def main() -> None:
     """Print all figures of the image."""
-    ours = dataclasses.replace(load(find_root(Path(__file__).parent)), image=NAME)
-    inputs.fetch(ours, progress=_Silent())
-    using = engine.find(ours)
+    project = dataclasses.replace(load(find_root(Path(__file__).parent)), image=NAME)
+    inputs.fetch(project, progress=Silent())
+    using = engine.find(project)
     found = using.describe()
     print(f"Engine: {found.kind} {found.server}, {found.builder}, {found.store}")
     with tempfile.TemporaryDirectory(prefix="bench-") as directory:
         scratch = Path(directory)
+        scratch.chmod(0o755)  # mmdebstrap reads in it as another user
+        ours = copied(project, scratch / "clone")
+        base(ours, scratch)
         try:
-            base(ours, scratch)
-            with _quiet():
+            with quiet():
                 built = image.build(ours, using, output=scratch / "image.tar")
             size(built)
             build(ours, using, scratch)
@@ -47,22 +60,23 @@ def main() -> None:
             tutorial(ours, using, scratch)
         finally:
             image.remove(ours, using)
-    commands(ours)
+    commands(project)
     memory()
 
 
-class _Silent:
-    def start(self, name: str, total: int | None) -> None: ...
-    def advance(self, size: int) -> None: ...
-    def done(self) -> None: ...
-    def note(self, text: str) -> None: ...
+def copied(project: Settings, root: Path) -> Settings:
+    """A copy of the repository, whose layers may be packed anew and app changed."""
+    for file in layers.visible(project.root, project.root):
+        copy = root / file.relative_to(project.root)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, copy)
+    return dataclasses.replace(project, root=root)
 
 
 def base(ours: Settings, scratch: Path) -> None:
     """Our base layer against mmdebstrap's, from the same packages on this disk."""
-    for tool in ("mmdebstrap", "dpkg-scanpackages"):
-        if not shutil.which(tool):
-            sys.exit(f"bench: {tool} is missing: apt-get install mmdebstrap dpkg-dev")
+    require("mmdebstrap", "mmdebstrap")
+    require("dpkg-scanpackages", "dpkg-dev")
     collected = inputs.collect(ours)
     debs = scratch / "debs"
     debs.mkdir()
@@ -77,7 +91,7 @@ def base(ours: Settings, scratch: Path) -> None:
     (debs / "Packages").write_bytes(fields.sub(b"", index))
     names = ",".join(package.name for package, _ in collected.packages)
 
-    theirs = ["mmdebstrap", "--quiet", "--mode=root", "--variant=extract"]
+    theirs = ["mmdebstrap", "--quiet", "--variant=extract"]
     theirs += [f"--include={names}", f"--architectures={ours.image_architecture}"]
     theirs += ["", str(scratch / "mm.tar"), f"deb [trusted=yes] copy:{debs} ./"]
 
@@ -91,24 +105,72 @@ def base(ours: Settings, scratch: Path) -> None:
 
     compared(
         "Base: the locked packages as one tar",
-        interleaved({"containerize": packed, "mmdebstrap": mmdebstrap}, 3),
+        interleaved(
+            {"containerize": timed(packed), "mmdebstrap": timed(mmdebstrap)}, 3
+        ),
         "mmdebstrap",
     )
-    listed = [_files(scratch / name) for name in ("rootfs.tar", "mm.tar")]
-    only_ours = sorted(listed[0] - listed[1])
-    left_out = [x for x in listed[1] - listed[0] if x.startswith(layers.LEFT_OUT)]
-    others = sorted(listed[1] - listed[0] - set(left_out))
-    status = [x for x in only_ours if x.startswith("var/lib/dpkg/status.d")]
-    rest = [x for x in only_ours if x not in status]
-    print(f"\nFiles of both: {len(listed[0] & listed[1])}.")
-    print(f"Only ours: {len(status)} in var/lib/dpkg/status.d; {', '.join(rest)}.")
-    print(f"Only mmdebstrap's: {len(left_out)} of documentation; {', '.join(others)}.")
+    first, second = (_files(scratch / name) for name in ("rootfs.tar", "mm.tar"))
+    mine, others = first.keys(), second.keys()
+    both = mine & others
+    other = sorted(path for path in both if first[path] != second[path])
+    rows = [("both", len(both) - len(other), "", "alike in type, mode, link, content")]
+    if other:
+        rows.append(("both", len(other), ", ".join(other), "unlike"))
+    rows += _explained("ours", mine - others, ONLY_OURS)
+    rows += _explained("mmdebstrap's", others - mine, ONLY_THEIRS)
+    table("Its files", ("in", "paths", "which", "why"), rows)
 
 
-def _files(path: Path) -> set[str]:
+ONLY_OURS = {
+    ("var/lib/dpkg/status.d",): "the packages, where scanners look for them",
+    ("etc/passwd", "etc/group"): "the user; base-passwd's script makes them elsewhere",
+    ("etc/nsswitch.conf",): "base-files' script makes it elsewhere",
+    ("etc/ssl/certs", "usr/lib/ssl"): "the CA bundle; ca-certificates' script, openssl",
+    ("usr/bin/python3",): "package python3-minimal has it",
+    ("usr/local",): "where the wheels go",
+}
+ONLY_THEIRS = {
+    layers.LEFT_OUT: "documentation, as in Debian's slim images; copyrights stay",
+    ("dev",): "an engine mounts its own",
+    ("etc/hostname", "etc/resolv.conf", "etc/fstab"): "an engine's, or a machine's",
+    (
+        "etc/apt",
+        "etc/dpkg",
+        "var/cache/apt",
+        "var/lib/apt",
+        "var/lib/dpkg",
+        "var/log/apt",
+    ): "the package manager's",
+}
+
+
+def _explained(
+    whose: str, paths: Set[str], reasons: Mapping[tuple[str, ...], str]
+) -> list[tuple[str, int, str, str]]:
+    rows = []
+    for tops, reason in reasons.items():
+        found = {p for p in paths if any(p == t or p.startswith(f"{t}/") for t in tops)}
+        paths = paths - found
+        rows.append((whose, len(found), ", ".join(f"/{top}" for top in tops), reason))
+    if paths:
+        rows.append((whose, len(paths), ", ".join(sorted(paths)), "**unexplained**"))
+    return rows
+
+
+def _files(path: Path) -> dict[str, tuple[object, ...]]:
+    """What is in an archive, by path; hard links as what they link to."""
+    found: dict[str, tuple[object, ...]] = {}
     with tarfile.open(path) as archive:
-        names = {member.name.removeprefix("./").rstrip("/") for member in archive}
-    return names - {"", "."}
+        for member in archive:
+            name = member.name.removeprefix("./").rstrip("/")
+            has = member.isreg() or member.islnk()
+            content = archive.extractfile(member) if has else None
+            kind = tarfile.REGTYPE if member.islnk() else member.type
+            link = member.linkname if member.issym() else ""
+            digest = hashlib.sha256(content.read()).digest() if content else b""
+            found[name] = (kind, member.mode & 0o7777, link, digest)
+    return {name: value for name, value in found.items() if name not in ("", ".")}
 
 
 def size(built: image.Image) -> None:
@@ -128,97 +190,86 @@ def size(built: image.Image) -> None:
 def build(ours: Settings, using: Engine, scratch: Path) -> None:
     """`invoke build` against the plain `docker build` of the same context."""
     plain = image.commands(ours, [f"{NAME}:plain"], kind=using.kind, cache=False)[0]
-    root = scratch / "clone"
-    for file in visible(ours.root, ours.root):
-        copy = root / file.relative_to(ours.root)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(file, copy)
-    clone = dataclasses.replace(ours, root=root)
-    layers.pack(clone)
-    app = root / "app" / "__init__.py"
+    app = ours.root / ours.app / "__init__.py"
+    before = app.read_bytes()
 
-    def whole(cache: bool) -> Callable[[], object]:
-        def run() -> None:
-            if not cache:
-                shutil.rmtree(clone.build_dir, ignore_errors=True)
-            else:
-                app.write_text(app.read_text("utf-8") + "#\n", "utf-8")
-            image.build(clone, using, cache=cache, output=scratch / "built.tar")
+    def whole() -> None:
+        shutil.rmtree(ours.build_dir, ignore_errors=True)
+        image.build(ours, using, cache=False, output=scratch / "built.tar")
 
-        return run
+    def changed() -> None:
+        app.write_bytes(app.read_bytes() + b"#\n")
+        image.build(ours, using, output=scratch / "built.tar")
 
     def plainly() -> None:
         using.stream(*plain, cwd=ours.root)
 
     runs = {
-        "whole build, no cache": whole(False),
-        "one line of app/ changed": whole(True),
+        "whole build, no cache": whole,
+        "one line of app/ changed": changed,
         "plain build, no cache": plainly,
     }
-    with _quiet():
-        found = interleaved(runs, 3)
+    with quiet():
+        image.build(ours, using, output=scratch / "built.tar")  # a cache to start from
+        found = interleaved({name: timed(run) for name, run in runs.items()}, 3)
     compared(
         "Build from cached inputs: pack, build, make canonical, load", found,
         "plain build, no cache",
     )  # fmt: skip
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """What the engine writes goes nowhere."""
-    sys.stdout.flush()
-    kept = [os.dup(number) for number in (1, 2)]
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    for number in (1, 2):
-        os.dup2(nowhere, number)
-    try:
-        yield
-    finally:
-        for number, old in zip((1, 2), kept, strict=True):
-            os.dup2(old, number)
-            os.close(old)
-        os.close(nowhere)
+    app.write_bytes(before)
 
 
 def start(ours: Settings, using: Engine, built: image.Image) -> None:
     """From `docker run` to the first 200, with and without the compiled modules."""
     reference = built.references[0]
-
-    def answered(**options: object) -> Callable[[], object]:
-        return lambda: _first_answer(ours, using, reference, **options)
-
-    def nothing() -> None:
-        command = container.run_command(ours, reference, name=f"{NAME}-pass", port=0)
-        command.remove("--detach")
-        command[1:1] = ["--rm", "--entrypoint=python3"]
-        using.run(*command, "-c", "pass", echo=False)
-
-    compared(
-        "Start: `run` to the first 200",
-        interleaved(
-            {
-                "our image": answered(),
-                "without compiled modules": answered(
-                    environment={"PYTHONPYCACHEPREFIX": "/nowhere"}
-                ),
-                "`python3 -c pass`": nothing,
-            }
+    runs = {
+        "our image": lambda: first_answer(ours, using, reference),
+        "without compiled modules": lambda: first_answer(
+            ours, using, reference, {"PYTHONPYCACHEPREFIX": "/nowhere"}
         ),
-        "`python3 -c pass`",
+        "`python3 -c pass`": lambda: _nothing(ours, using, reference),
+    }
+    compared("Start: `run` to the first 200", interleaved(runs), "`python3 -c pass`")
+
+
+def first_answer(
+    ours: Settings,
+    using: Engine,
+    reference: str,
+    environment: Mapping[str, str] | None = None,
+) -> float:
+    """Seconds from `run` to the first 200."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    command = container.run_command(
+        ours, reference, name=f"{NAME}-run", port=port, environment=environment
     )
 
+    def run() -> None:
+        using.run(*command, echo=False)
+        _wait(port)
 
-def _first_answer(
-    ours: Settings, using: Engine, reference: str, **options: object
-) -> None:
-    running = container.run(
-        ours, using, reference, name=f"{NAME}-run", port=0, wait=False, **options  # type: ignore[arg-type]
-    )  # fmt: skip
     try:
-        _wait(container.published(ours, using, running.name))
+        return seconds(run)
     finally:
-        now = ["--time", "0"] if using.kind == "podman" else []
-        using.run("rm", "--force", *now, running.name, echo=False)
+        _remove(using, f"{NAME}-run")
+
+
+def _nothing(ours: Settings, using: Engine, reference: str) -> float:
+    """Seconds of a container that starts Python and ends."""
+    command = container.run_command(ours, reference, name=f"{NAME}-pass", port=0)
+    command.remove("--detach")
+    command.insert(1, "--entrypoint=python3")
+    try:
+        return seconds(lambda: using.run(*command, "-c", "pass", echo=False))
+    finally:
+        _remove(using, f"{NAME}-pass")
+
+
+def _remove(using: Engine, name: str) -> None:
+    now = ["--time", "0"] if using.kind == "podman" else []
+    using.run("rm", "--force", *now, name, check=False, echo=False)
 
 
 def _wait(port: int) -> None:
@@ -247,7 +298,9 @@ def archive(using: Engine, built: image.Image, scratch: Path) -> None:
             saved, scratch / "again.tar", time=0, labels={}, references=["x:y"]
         )
 
-    found = interleaved({f"{using.kind} save": save, "canonicalize": make_canonical})
+    found = interleaved(
+        {f"{using.kind} save": timed(save), "canonicalize": timed(make_canonical)}
+    )
     compared("Making the image canonical", found, f"{using.kind} save")
 
 
@@ -268,7 +321,7 @@ def tutorial(ours: Settings, using: Engine, scratch: Path) -> None:
     root.mkdir()
     rootfs = scratch / "tutorial.tar"
     subprocess.run(
-        ["mmdebstrap", "--quiet", "--mode=root", "--variant=apt",
+        ["mmdebstrap", "--quiet", "--variant=apt",
          "--include=python3-pip,ca-certificates", ours.suite, str(rootfs)],
         check=True,
     )  # fmt: skip
@@ -297,12 +350,12 @@ def tutorial(ours: Settings, using: Engine, scratch: Path) -> None:
         shutil.rmtree(ours.build_dir, ignore_errors=True)
         image.build(ours, using, cache=False, output=scratch / "mine.tar")
 
-    with _quiet():
-        found = interleaved({"ours": mine, "the tutorial's": theirs}, 3)
+    with quiet():
+        found = interleaved({"ours": timed(mine), "the tutorial's": timed(theirs)}, 3)
     compared("Build against the tutorial's way", found, "the tutorial's")
     runs = {
-        "ours": lambda: _first_answer(ours, using, ours.reference()),
-        "the tutorial's": lambda: _first_answer(ours, using, made),
+        "ours": lambda: first_answer(ours, using, ours.reference()),
+        "the tutorial's": lambda: first_answer(ours, using, made),
     }
     compared(
         "First answer against the tutorial's way", interleaved(runs), "the tutorial's"
@@ -312,6 +365,7 @@ def tutorial(ours: Settings, using: Engine, scratch: Path) -> None:
         for name in (ours.reference(), made)
     ]
     mine_size, their_size = map(int, answer)
+    their_size -= sum(wheel.stat().st_size for wheel in wheels.iterdir())
     table(
         "Size against the tutorial's way",
         ("", "MB", "×"),
@@ -323,21 +377,27 @@ def tutorial(ours: Settings, using: Engine, scratch: Path) -> None:
     using.run("rmi", "--force", made, base, check=False, echo=False)
 
 
-def commands(ours: Settings) -> None:
+def commands(project: Settings) -> None:
     """The commands that should be quick."""
-    invoke = [sys.executable, "-m", "invoke"]
+    codes = []
 
-    def run(*arguments: str) -> Callable[[], object]:
-        return lambda: subprocess.run(
-            [*invoke, *arguments], cwd=ours.root, check=False, capture_output=True
-        )
+    def run(*arguments: str) -> Callable[[], float]:
+        def invoke() -> None:
+            done = subprocess.run(
+                [sys.executable, "-m", "invoke", *arguments],
+                cwd=project.root, check=False, capture_output=True,
+            )  # fmt: skip
+            codes.append(done.returncode)
 
-    found = interleaved(
-        {"invoke --list": run("--list"), "invoke --version": run("--version")}
-    )
-    compared("Commands", found, "invoke --version")
-    took = seconds(run("verify"))
-    print(f"\n`invoke verify`: {took:.1f} s")
+        return timed(invoke)
+
+    quick = {"invoke --list": run("--list"), "invoke --version": run("--version")}
+    compared("Commands", interleaved(quick), "invoke --version")
+    assert not any(codes), codes
+    times = interleaved({"invoke verify": run("verify")}, 3)
+    compared("Two rebuilds compared", times, "invoke verify")
+    if any(codes):
+        print("\nIt found the image to be another than digests.json says.")
 
 
 def memory() -> None:
@@ -372,10 +432,6 @@ def memory() -> None:
 
 def _big_image(path: Path) -> None:
     """An image archive of 2 GB, half of it random, in files of 64 MB."""
-    import hashlib
-    import io
-
-    digest = hashlib.sha256()
     layer = path.with_suffix(".layer")
     with tarfile.open(layer, "w") as tar:
         for number in range(32):

@@ -1,10 +1,13 @@
-"""Timing, and tables of it."""
+"""What the figures share: tools, timing, and tables of it."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
+import shutil
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,6 +22,17 @@ class Silent:
     def advance(self, size: int) -> None: ...
     def done(self) -> None: ...
     def note(self, text: str) -> None: ...
+
+
+def require(program: str, package: str) -> None:
+    """Have a program of a Debian package, or exit with one line."""
+    if not shutil.which(program) and os.geteuid() == 0 and shutil.which("apt-get"):
+        subprocess.run(
+            ["apt-get", "install", "--yes", "-qq", package],
+            stdout=subprocess.DEVNULL, check=False,
+        )  # fmt: skip
+    if not shutil.which(program):
+        sys.exit(f"bench: {program} is missing: apt-get install {package}")
 
 
 @contextlib.contextmanager
@@ -45,14 +59,19 @@ def seconds(run: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
+def timed(run: Callable[[], object]) -> Callable[[], float]:
+    """A call that returns how long it has taken."""
+    return functools.partial(seconds, run)
+
+
 def interleaved(
-    runs: Mapping[str, Callable[[], object]], count: int = RUNS
+    runs: Mapping[str, Callable[[], float]], count: int = RUNS
 ) -> dict[str, list[float]]:
-    """Seconds of each call, `count` times, in turns: noise meets all of them alike."""
+    """What each call returns, `count` times, in turns: noise meets all alike."""
     found: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(count):
         for name, run in runs.items():
-            found[name].append(seconds(run))
+            found[name].append(run())
     return found
 
 

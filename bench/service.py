@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from bench.measure import Silent, quiet, table
+from bench.measure import Silent, quiet, require, table
 from bench.plot import Series, write_svg
 from containerize import container, engine, image, inputs, layers, locks
 from containerize.engine import Engine
@@ -30,7 +30,7 @@ THREADS = 4
 PORT = 8080
 """What all the servers listen on."""
 
-# Ours writes a line a request, as a service should; so do the others, where said.
+# Ours writes a line a request, and cannot do without; the others are tried both ways.
 _GUNICORN = (
     f"gunicorn --bind 0.0.0.0:{PORT} --workers 1 --worker-class gthread "
     f"--threads {THREADS} --no-control-socket --worker-tmp-dir /dev/shm"
@@ -46,6 +46,8 @@ SERVERS = {
     "gunicorn gthread, no access log": f"{_GUNICORN} app:create_app()",
     "granian, no access log": f"{_GRANIAN} app:create_app",
 }
+LOGGED = list(SERVERS)[:3]
+"""Those that write a line a request."""
 LOADS = (10, 100)
 SIZES = (1, 2, 4, 8, 16)
 CONNECTIONS = (10, 100, 1000)
@@ -55,7 +57,7 @@ SECONDS = 3
 
 def main() -> None:
     """Print all figures of the service."""
-    require_wrk()
+    require("wrk", "wrk")
     cpus = sorted(os.sched_getaffinity(0))
     if len(cpus) < 2:
         sys.exit("bench: the service needs one CPU and its client another: only 1 is")
@@ -72,16 +74,6 @@ def main() -> None:
         sizing(service, ours.root / "docs" / "sizing.svg")
     finally:
         image.remove(ours, using)
-
-
-def require_wrk() -> None:
-    if not shutil.which("wrk") and os.geteuid() == 0 and shutil.which("apt-get"):
-        subprocess.run(
-            ["apt-get", "install", "--yes", "-qq", "wrk"],
-            stdout=subprocess.DEVNULL, check=False,
-        )  # fmt: skip
-    if not shutil.which("wrk"):
-        sys.exit("bench: wrk is missing: apt-get install wrk")
 
 
 # --- The image with all servers ----------------------------------------------------
@@ -211,7 +203,7 @@ class Service:
         return _parse(out)
 
     def memory_under_load(self, server: Server) -> tuple[float, float] | None:
-        with self._wrk(server, 100, SECONDS) as wrk:
+        with self._wrk(server, LOADS[-1], SECONDS) as wrk:
             time.sleep(SECONDS - 1)
             found = memory(server.pid)
             wrk.communicate()
@@ -287,32 +279,30 @@ def servers(service: Service) -> None:
     """Ours against the others: one CPU, one worker, the same number of threads."""
     images = {name: _tag(number) for number, name in enumerate(SERVERS)}
     with service.running(images, {}) as running:
-        idle = {name: memory(server.pid) for name, server in running.items()}
         for server in running.values():
-            service.load(server, 10, 1)  # what the first requests import and cache
+            service.load(
+                server, LOADS[0], 1
+            )  # what the first requests import and cache
         for connections in LOADS:
             _compare(service, running, connections)
-        rows = []
-        for name, server in running.items():
-            rows.append(
-                (name, *_megabytes(idle[name]),
-                 *_megabytes(service.memory_under_load(server)))
-            )  # fmt: skip
-        table(
-            "Memory, all processes of a container",
-            ("", "RSS MB idle", "PSS", f"RSS MB at {LOADS[-1]} connections", "PSS"),
-            rows,
-        )
-    stops: dict[str, list[float]] = {name: [] for name in images}
-    logged = dict(list(images.items())[:3])
+    rows = []
+    for name in LOGGED:
+        # One at a time: containers of one image share pages.
+        with service.running({name: images[name]}, {}) as running:
+            idle = memory(running[name].pid)
+            loaded = service.memory_under_load(running[name])
+        rows.append((name, *_megabytes(idle), *_megabytes(loaded)))
+    header = ("", "RSS MB idle", "PSS", f"RSS MB at {LOADS[-1]} connections", "PSS")
+    table("Memory, all processes of a container", header, rows)
+    stops: dict[str, list[float]] = {name: [] for name in LOGGED}
     for _ in range(ROUNDS):
-        with service.running(logged, {}) as running:
+        with service.running({name: images[name] for name in LOGGED}, {}) as running:
             for name, server in running.items():
                 stops[name].append(service.stop(server))
     table(
         "From SIGTERM to the end, idle",
         ("", "median ms", "min–max"),
-        [(name, *_spread(stops[name], "{:.0f}")) for name in logged],
+        [(name, *_spread(stops[name], "{:.0f}")) for name in LOGGED],
     )
 
 
