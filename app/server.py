@@ -319,6 +319,8 @@ class Channel(HTTPChannel):
         return accepted
 
     def handle_close(self) -> None:
+        if self.socket is None:
+            return  # by the same poll: readable, writable and at its end at once
         with contextlib.suppress(OSError):  # the client has gone
             if self.will_close and (self.refused or self.server.draining):
                 self.socket.shutdown(socket.SHUT_WR)
