@@ -275,7 +275,7 @@ def verify(
         on_rebuild=lambda r: say(f"{r.digests.manifest}  {r.name}, {r.seconds:.1f} s"),
     )
     if not verdict.equal:
-        explain(verdict, verbose)
+        explain(verdict)
         raise containerize.errors.Problem(
             f"the image is not that of {verdict.expected}, {verdict.digest}"
             if verdict.expected != verdict.digest
@@ -284,7 +284,7 @@ def verify(
     say(f"Equal to {verdict.expected}: {verdict.digest}")
 
 
-def explain(verdict: containerize.verify.Verdict, verbose: bool) -> None:
+def explain(verdict: containerize.verify.Verdict) -> None:
     for name in verdict.changed:
         say(f"changed   {name}")
     if verdict.changed:
@@ -292,8 +292,8 @@ def explain(verdict: containerize.verify.Verdict, verbose: bool) -> None:
     for found in verdict.differences:
         say(f"{found.layer}: {found.path}: {found.field} differs: {found.cause}")
         say(f"          {found.remedy}")
-        if verbose and found.detail:
-            say(found.detail)
+        for line in found.detail.splitlines():
+            say(f"          {line}")
     if not verdict.changed and not verdict.differences:
         say(verdict.hint)
 

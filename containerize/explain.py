@@ -150,6 +150,8 @@ def _differences(
         yield from _configs(a.config, b.config)
     for name, old, new in _pairs(a, b):
         if old is None or new is None:
+            side, blob = (b, new) if new else (a, old)
+            files = _files(side.unpack(blob, stack), name) if blob else []
             yield Difference(
                 name,
                 "the whole layer",
@@ -157,6 +159,7 @@ def _differences(
                 f"only the {'second' if old is None else 'first'} has this layer",
                 "compare the steps of the two Dockerfiles, or canonical archives: "
                 "engines differ in the empty layers that they write",
+                _cut(files, verbose),
             )
         elif old.digest != new.digest:
             regions = a.unpack(old, stack), b.unpack(new, stack)
@@ -167,6 +170,12 @@ def _differences(
             elif not found:
                 found = [_format(name)]
             yield from found
+
+
+def _files(region: Region, name: str) -> list[str]:
+    """The paths in a layer, but for directories."""
+    entries = archive.read_tar(region, name)
+    return [show(entry.path) for entry in entries if entry.kind != tarfile.DIRTYPE]
 
 
 def _pairs(a: _Side, b: _Side) -> Iterator[tuple[str, Blob | None, Blob | None]]:
