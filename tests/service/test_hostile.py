@@ -20,7 +20,7 @@ from tests.service import raw
 from tests.service.raw import Response, Service
 
 REQUEST_TIMEOUT = 2
-IDLE_TIMEOUT = 3
+IDLE_TIMEOUT = 5
 CONNECTIONS = 100
 MAX_BODY = 1 << 20
 """The default."""
@@ -134,6 +134,20 @@ def test_refused_and_closed(service: Service, status: int, data: bytes) -> None:
     check_serves(service)
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"GET / HTTP/1.1\nHost: a\n\n",
+        b"GET / HTTP/1.1\r\nHost: a\n\n",
+        CHUNKED + b"3\nabc\n0\n\n",
+    ],
+)
+def test_bare_lf_is_not_waited_on(service: Service, data: bytes) -> None:
+    """Nothing follows that the server could take for the end of it."""
+    (response,) = service.send(data)
+    assert response.status == 400
+
+
 def test_nothing_was_smuggled(service: Service) -> None:
     """The second request after each refusal has reached no one."""
     responses = service.send(POST + b"Content-Length: 3, 44\r\n\r\n" + NEXT)
@@ -184,13 +198,16 @@ def test_bodies_together_are_bounded(service: Service) -> None:
         with service.connect() as connection:
             with contextlib.suppress(ConnectionError):
                 connection.sendall(head + part)
-            return raw.parse(raw.read(connection))[0].status
+            answers = raw.parse(raw.read(connection))
+            # An engine's proxy may be reset before it has passed the answer on.
+            return answers[0].status if answers else 0
 
     with ThreadPoolExecutor(40) as pool:
         statuses = collections.Counter(pool.map(answer, range(40)))
     # Those that there was room for were too slow then.
-    assert statuses.keys() == {408, 503}
-    assert 4 <= statuses[408] < 20
+    assert statuses[503] >= 10
+    assert statuses[408] < 20
+    assert statuses.keys() <= {0, 408, 503}
     check_serves(service)
 
 
@@ -242,23 +259,27 @@ def test_slow_requests(service: Service) -> None:
 
 
 def test_silent_connections(service: Service) -> None:
-    """More than may be open at once, silent or idle: all closed, and no one waits."""
+    """They have the time of a request, not that of an idle connection."""
     with contextlib.ExitStack() as stack:
         opened = time.monotonic()
-        silent = [stack.enter_context(service.connect()) for _ in range(CONNECTIONS)]
-        idle = [stack.enter_context(service.connect()) for _ in range(20)]
-        for connection in idle:
-            connection.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-        started = time.monotonic()
-        assert service.request("GET", "/").status == 200
-        assert time.monotonic() - started < 4
+        silent = [stack.enter_context(service.connect()) for _ in range(40)]
+        check_serves(service)
         for connection in silent:
             assert raw.read(connection) == b""
+        assert REQUEST_TIMEOUT <= time.monotonic() - opened + 0.2 < IDLE_TIMEOUT
+
+
+def test_idle_connections_give_way(service: Service) -> None:
+    """As many as may be open at once stay open; more are answered all the same."""
+    with contextlib.ExitStack() as stack:
+        started = time.monotonic()
+        idle = [stack.enter_context(service.connect()) for _ in range(CONNECTIONS)]
         for connection in idle:
-            assert [answer.status for answer in raw.parse(raw.read(connection))] == [
-                200
-            ]
-        assert time.monotonic() - opened < IDLE_TIMEOUT + 6
+            connection.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        for connection in idle:
+            assert connection.recv(12) == b"HTTP/1.1 200"
+        assert service.request("GET", "/").status == 200
+        assert time.monotonic() - started < IDLE_TIMEOUT - 1
 
 
 def test_more_connections_than_threads(service: Service) -> None:
@@ -276,7 +297,10 @@ def test_clients_that_read_nothing(service: Service) -> None:
             # It has come so far, and goes no further.
             assert connection.recv(12) == b"HTTP/1.1 200"
         started = time.monotonic()
-        assert service.request("GET", "/").status == 200
+        with ThreadPoolExecutor(60) as pool:
+            answers = list(pool.map(service.request, ["GET"] * 60, ["/"] * 60))
+        # Each whole: that they had to wait is not taken for their readers' idleness.
+        assert all(answer.status == 200 for answer in answers)
         assert 1 < time.monotonic() - started < IDLE_TIMEOUT + 3
     _, peak, files = service.memory()
     assert files < 8 << 20
