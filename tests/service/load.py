@@ -1,4 +1,4 @@
-"""Load on a service until it refuses connections; a JSON line says what was lost.
+"""Load on a service until it refuses connections; the last line says what was lost.
 
 Runs inside a container. A request counts once its connection is established: from then
 on nothing but a whole response is right, where the connection is new as where it is
@@ -10,6 +10,7 @@ import json
 import socket
 import sys
 import threading
+import time
 
 WANTED = b'{"message":"Hello World from Flask"}\n'
 REQUEST = b"GET / HTTP/1.1\r\nHost: load\r\n"
@@ -35,7 +36,7 @@ def load(address, kind):
     end = b"\r\n" if kind == "kept" else b"Connection: close\r\n\r\n"
     while True:
         with socket.socket() as connection:
-            connection.settimeout(1)
+            connection.settimeout(0.5)
             try:
                 connection.connect(address)
             except OSError:
@@ -60,6 +61,9 @@ threads = [
 ]
 for thread in threads:
     thread.start()
+while min(counts["kept"], counts["new"]) < 10 and threads[0].is_alive():
+    time.sleep(0.01)
+print("under load", flush=True)
 for thread in threads:
     thread.join()
 print(json.dumps({"lost": lost, **counts}))
