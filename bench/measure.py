@@ -82,16 +82,17 @@ def table(title: str, header: Sequence[str], rows: Sequence[Sequence[object]]) -
         print("| " + " | ".join(map(str, row)) + " |", flush=True)
 
 
-def compared(title: str, found: Mapping[str, Sequence[float]], peer: str) -> None:
-    """Print the seconds of each, and its ratio to the peer's median."""
-    base = statistics.median(found[peer])
+def compared(title: str, found: Mapping[str, Sequence[float]], *peers: str) -> None:
+    """Print the seconds of each, and its ratios to the peers' medians."""
+    medians = {name: statistics.median(times) for name, times in found.items()}
     rows = [
         (
             name,
-            f"{statistics.median(times):.2f}",
+            f"{medians[name]:.2f}",
             f"{min(times):.2f}–{max(times):.2f}",
-            f"{statistics.median(times) / base:.2f}",
+            *(f"{medians[name] / medians[peer]:.2f}" for peer in peers),
         )
         for name, times in found.items()
     ]
-    table(title, ("", "median s", "min–max", f"× {peer}"), rows)
+    header = ("", "median s", "min–max", *(f"× {peer}" for peer in peers))
+    table(title, header, rows)
