@@ -284,8 +284,17 @@ class Leaving(wasyncore.dispatcher):
 
 def unacknowledged(sock: socket.socket) -> int:
     """Bytes that the kernel still holds for the client."""
+    return _held(sock, termios.TIOCOUTQ)
+
+
+def unread(sock: socket.socket) -> int:
+    """Bytes that the kernel holds for this process."""
+    return _held(sock, termios.FIONREAD)
+
+
+def _held(sock: socket.socket, request: int) -> int:
     held = array.array("i", [0])
-    fcntl.ioctl(sock, termios.TIOCOUTQ, held)
+    fcntl.ioctl(sock, request, held)
     return held[0]
 
 
@@ -419,7 +428,11 @@ class Server(TcpWSGIServer):
                     channel.refuse(
                         HTTPStatus.REQUEST_TIMEOUT, "The request did not arrive in time"
                     )
-            elif not channel.written and now - channel.creation_time >= arrival:
+            elif (
+                not channel.written
+                and now - channel.creation_time >= arrival
+                and not unread(channel.socket)
+            ):
                 channel.will_close = True
         self._close_late()
         if self.in_connection_overflow:
@@ -509,5 +522,8 @@ class Server(TcpWSGIServer):
     def _close_idle(self) -> None:
         now = time.time()
         for channel in list(self.active_channels.values()):
-            if not channel.unfinished() and now - channel.last_activity >= QUIET:
+            if channel.unfinished() or now - channel.last_activity < QUIET:
+                continue
+            # A busy machine may have kept this process from reading a request.
+            if channel.connected and not unread(channel.socket):
                 channel.will_close = True
