@@ -62,7 +62,7 @@ def watch(connection):
         found.append((status, body["status"]))
         if headers["Connection"] == "close":
             break
-        time.sleep(0.1)
+        time.sleep(0.4)
     return found
 
 
