@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
+import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
@@ -18,6 +19,11 @@ from containerize.engine import Engine
 from containerize.settings import Settings
 
 ROOT = settings.find_root(Path(__file__).parent)
+
+
+def pytest_configure() -> None:
+    """Listen to Ctrl-C, which jobs in the background of a shell are made to ignore."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Quiet:
