@@ -359,7 +359,8 @@ def _compare(service: Service, running: Mapping[str, Server], connections: int) 
             )
         )
     table(
-        f"`/` over {connections} connections, {THREADS} threads, one CPU (goal ≥ 1.3 ×)",
+        f"`/` over {connections} connections, {THREADS} threads, one CPU "
+        "(goal ≥ 1.3 ×)",
         (
             "",
             "requests/s",
