@@ -128,7 +128,7 @@ def verify(
             concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool,
         ):
             for engine in engines:
-                stack.enter_context(_tidied(engine))
+                stack.enter_context(_tidied(settings, engine))
             turn = threading.Lock()
             futures = [
                 pool.submit(
@@ -303,21 +303,21 @@ def _top() -> Path:
 
 
 @contextlib.contextmanager
-def _tidied(engine: Engine) -> Iterator[None]:
+def _tidied(settings: Settings, engine: Engine) -> Iterator[None]:
     """Remove the nameless images that builders without a cache leave behind."""
-    before = _dangling(engine)
+    before = _dangling(settings, engine)
     try:
         yield
     finally:
-        for left in _dangling(engine) - before:
+        for left in _dangling(settings, engine) - before:
             engine.run("rmi", left, check=False, echo=False)
 
 
-def _dangling(engine: Engine) -> set[str]:
-    """The images of projects that have no name any more, such as those of stages."""
+def _dangling(settings: Settings, engine: Engine) -> set[str]:
+    """The project's images that have no name any more, such as those of stages."""
     answer = engine.run(
         "images", "--quiet", "--no-trunc", "--filter=dangling=true",
-        "--filter=label=containerize.project", echo=False,
+        f"--filter=label={settings.label}", echo=False,
     )  # fmt: skip
     return set(answer.stdout.split())
 
