@@ -9,12 +9,14 @@ FROM ${BASE} AS packed
 ADD build/rootfs.tar /
 ADD build/deps.tar /
 ADD build/app.tar /
-# The cache of compiled modules stands apart, so that no module's own layer changes.
+# The cache of compiled modules stands apart, so that no module's own layer changes; the
+# columns that a traceback would underline stay out of it, which saves a megabyte.
 # The app is found wherever the process starts, and nothing else is found there.
 ARG PROJECT=flask-introduction
 LABEL containerize.project=${PROJECT}
 ENV PATH=/usr/local/bin:/usr/bin \
     PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONNODEBUGRANGES=1 \
     PYTHONPATH=/srv \
     PYTHONPYCACHEPREFIX=/pycache \
     PYTHONSAFEPATH=1 \
