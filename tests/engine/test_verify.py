@@ -73,7 +73,9 @@ def test_what_cannot_be_compared_is_refused_before_a_build(using, project, again
 
 
 def test_a_rebuild_that_fails_says_why(using, clone):
-    (clone.root / "Dockerfile").write_text('FROM scratch\nRUN ["nonsense"]\n')
+    # With the label by which the container that failed is removed.
+    label = "ARG PROJECT\nLABEL containerize.project=${PROJECT}\n"
+    (clone.root / "Dockerfile").write_text(f'FROM scratch\n{label}RUN ["nonsense"]\n')
     with pytest.raises(Problem, match=r"a rebuild failed: .*build"):
         verify.verify(clone, [using], against=f"sha256:{'0' * 64}")
     assert "verify-" not in names(using)
