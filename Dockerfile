@@ -5,15 +5,11 @@
 ARG BASE=scratch
 
 FROM ${BASE} AS packed
-# Debian packages, the wheels of requirements.txt, and the app.
-ADD build/rootfs.tar /
-ADD build/deps.tar /
-ADD build/app.tar /
+ARG PROJECT=flask-introduction
+LABEL containerize.project=${PROJECT}
 # The cache of compiled modules stands apart, so that no module's own layer changes; the
 # columns that a traceback would underline stay out of it, which saves a megabyte.
 # The app is found wherever the process starts, and nothing else is found there.
-ARG PROJECT=flask-introduction
-LABEL containerize.project=${PROJECT}
 ENV PATH=/usr/local/bin:/usr/bin \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONNODEBUGRANGES=1 \
@@ -21,12 +17,16 @@ ENV PATH=/usr/local/bin:/usr/bin \
     PYTHONPYCACHEPREFIX=/pycache \
     PYTHONSAFEPATH=1 \
     PYTHONUNBUFFERED=1
-WORKDIR /srv
 EXPOSE 8080
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=3s --start-period=30s --retries=3 \
     CMD ["python3", "-I", "-S", "/srv/app/healthcheck.py"]
 ENTRYPOINT ["python3", "-m", "app"]
+# Debian packages, the wheels of requirements.txt, and what changes most, the app.
+ADD build/rootfs.tar /
+ADD build/deps.tar /
+ADD build/app.tar /
+WORKDIR /srv
 
 # Compiled modules halve the start. One process, sorted paths, checked by no time
 # stamp and with the packed layers' own: the same modules give the same bytes. In /tmp,

@@ -99,25 +99,11 @@ def build(
     a lock or an input is missing or wrong, and where the engine fails.
     """
     names = references(settings, tags)
-    if not (settings.root / "Dockerfile").is_file():
-        raise Problem("there is no Dockerfile: restore it (git checkout Dockerfile)")
-    packed = layers.pack(settings)
     archive = output or archive_path(settings)
-    with tree.scratch(archive.parent) as scratch:
-        saved = scratch / "saved.tar"
-        make, save, load = commands(
-            settings, names, kind=engine.kind, cache=cache, saved=saved, archive=archive
-        )
-        engine.stream(*make, cwd=settings.root)
-        built = identifier(engine, names[0])
-        engine.run(*save)
-        digests = canonical.canonicalize(
-            saved,
-            archive,
-            time=locks.read_base(settings).time,
-            labels=labels(settings),
-            references=names,
-        )
+    packed = pack(settings)
+    built = make(settings, engine, names, cache=cache)
+    digests = export(settings, engine, names, archive)
+    *_, load = commands(settings, names, kind=engine.kind, archive=archive)
     engine.run(*load)
     loaded = _name_loaded(engine, digests, names)
     if built != loaded:
@@ -128,6 +114,39 @@ def build(
             settings, digests, names=names, loaded={_engine_name(engine): loaded}
         )
     return Image(references=names, archive=archive, digests=digests, packed=packed)
+
+
+def pack(settings: Settings) -> tuple[layers.Layer, ...]:
+    """Pack the layers. Raises Problem where an input or the Dockerfile is missing."""
+    if not (settings.root / "Dockerfile").is_file():
+        raise Problem("there is no Dockerfile: restore it (git checkout Dockerfile)")
+    return layers.pack(settings)
+
+
+def make(
+    settings: Settings, engine: Engine, names: Sequence[str], *, cache: bool = True
+) -> str:
+    """Build from the packed layers; returns the engine's ID of the builder's form."""
+    command, *_ = commands(settings, names, kind=engine.kind, cache=cache)
+    engine.stream(*command, cwd=settings.root)
+    return identifier(engine, names[0])
+
+
+def export(
+    settings: Settings, engine: Engine, names: Sequence[str], archive: Path
+) -> ImageDigests:
+    """Write the engine's image canonically to `archive`."""
+    with tree.scratch(archive.parent) as scratch:
+        saved = scratch / "saved.tar"
+        _, save, _ = commands(settings, names, kind=engine.kind, saved=saved)
+        engine.run(*save)
+        return canonical.canonicalize(
+            saved,
+            archive,
+            time=locks.read_base(settings).time,
+            labels=labels(settings),
+            references=names,
+        )
 
 
 def _name_loaded(engine: Engine, digests: ImageDigests, names: Sequence[str]) -> str:

@@ -214,7 +214,7 @@ def rebuild(
 ) -> Rebuild:
     """Build the repository from nothing in a copy of its own below `scratch`.
 
-    The engine works in `turn` only: two builds at the same time would not show a step
+    The engine builds in `turn` only: two builds at the same time would not show a step
     that writes the time. Neither the tree, nor its tags, nor the record of the last
     build change. Raises Problem where the build fails, with the last line of its log.
     """
@@ -233,11 +233,12 @@ def rebuild(
             stack.enter_context(_owned_by(user, home))
         _call("pack", copied, engine, home, varied=varied, user=user)
     tag = home.name.replace("_", "-")
-    with turn:
-        try:
-            _call("build", copied, engine, home, varied=varied, tag=tag)
-        finally:
-            engine.run("rmi", settings.reference(tag), check=False, echo=False)
+    try:
+        with turn:
+            _call("make", copied, engine, home, varied=varied, tag=tag)
+        _call("export", copied, engine, home, varied=varied, tag=tag)
+    finally:
+        engine.run("rmi", settings.reference(tag), check=False, echo=False)
     digests = canonical.read_digests(home / "image.tar")
     name = f"{engine.kind}, {'varied' if varied else 'plain'}"
     return Rebuild(name, digests, home, time.monotonic() - began)
@@ -416,12 +417,13 @@ def main() -> None:
     )
     try:
         if plan["step"] == "pack":
-            layers.pack(settings)
+            image.pack(settings)
+            return
+        names = image.references(settings, [plan["tag"]])
+        if plan["step"] == "make":
+            image.make(settings, engine, names, cache=False)
         else:
-            output = settings.root.with_name("image.tar")
-            image.build(
-                settings, engine, tags=[plan["tag"]], cache=False, output=output
-            )
+            image.export(settings, engine, names, settings.root.with_name("image.tar"))
     except Problem as problem:
         sys.exit(str(problem))
 
