@@ -39,7 +39,6 @@ def task(**options: Any) -> Callable[[Callable[..., None]], Any]:
     def decorate(function: Callable[..., None]) -> Any:
         @functools.wraps(function)
         def run(*args: Any, **kwargs: Any) -> None:
-
             try:
                 function(*args, **kwargs)
             except containerize.errors.Problem as problem:
@@ -83,7 +82,6 @@ def dry_build(
 
 
 def find_engine(settings: Settings) -> Engine:
-
     return containerize.engine.find(settings, on_command=echo)
 
 
