@@ -200,9 +200,13 @@ def podman(unpacked: Path, top: Path, *, rootless: bool = False) -> Engine:
     own.mkdir()
     if rootless:
         os.chown(own, UID, UID)
+    # All that it keeps is its own, whatever directories the caller's environment names.
+    places = [
+        f"XDG_{name}={own}" for name in ("RUNTIME_DIR", "CACHE_HOME", "DATA_HOME")
+    ]
     command = within(
         unpacked,
-        *("env", f"HOME={own}", f"XDG_RUNTIME_DIR={own}", "podman"),
+        *("env", f"HOME={own}", *places, f"XDG_CONFIG_HOME={own}", "podman"),
         *(f"--root={own / 'storage'}", f"--runroot={own / 'run'}"),
         *(f"--tmpdir={own / 'libpod'}", "--cgroup-manager=cgroupfs"),
         # runc works on every mix of cgroups; as it does without a user's fuse.
