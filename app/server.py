@@ -43,7 +43,7 @@ QUIET = 1.0
 
 Before that its client may be about to send, not knowing yet that it must not.
 """
-LINGER = 5.0
+LINGER = 8.0
 """Seconds without a byte that a client has to close what the server has ended.
 
 That it closes is the only sign that it has it all: a proxy such as Docker's own
