@@ -8,7 +8,7 @@ import nox
 nox.needs_version = ">=2026.10"
 nox.options.sessions = [
     *("lint", "types", "unit"),
-    *("engine", "engines", "smoke", "service"),
+    *("builds", "matrix", "smoke", "service"),
 ]
 # One hash-locked set of tools, in the environment that ./dev made, serves them all.
 nox.options.default_venv_backend = "none"
@@ -41,17 +41,17 @@ def unit(session: nox.Session) -> None:
 
 
 @nox.session
-def engine(session: nox.Session) -> None:
+def builds(session: nox.Session) -> None:
     """Run the tests on real engines, installing and starting what is missing."""
-    session.run("pytest", "tests/engine", *session.posargs)
+    session.run("pytest", "tests/builds", *session.posargs)
 
 
 @nox.session
-def engines(session: nox.Session) -> None:
+def matrix(session: nox.Session) -> None:
     """Build on engines of three Debian releases, which only root can start."""
     root = [] if os.geteuid() == 0 else ["sudo", "--preserve-env"]
     pytest = [sys.executable, "-Bm", "pytest", "-p", "no:cacheprovider"]
-    session.run(*root, *pytest, "tests/engines", *session.posargs, external=True)
+    session.run(*root, *pytest, "tests/matrix", *session.posargs, external=True)
 
 
 @nox.session

@@ -30,9 +30,14 @@ from bench.measure import (
     table,
     timed,
 )
-from containerize import canonical, container, engine, image, inputs, layers, locks
-from containerize.engine import Engine
+from containerize import build as building
+from containerize.engines import container, engine
+from containerize.engines.engine import Engine
 from containerize.errors import Problem
+from containerize.fetch import inputs
+from containerize.image import canonical
+from containerize.lock import locks
+from containerize.pack import layers
 from containerize.settings import Settings, find_root, load
 
 NAME = "containerize-bench"
@@ -52,7 +57,7 @@ def main() -> None:
         base(ours, scratch)
         try:
             with quiet():
-                built = image.build(ours, using, output=scratch / "image.tar")
+                built = building.build(ours, using, output=scratch / "image.tar")
             size(built)
             theirs = Tutorial(ours, using, scratch)
             with quiet():
@@ -62,7 +67,7 @@ def main() -> None:
             weigh(using, {"ours": built.references[0], TUTORIAL: theirs.image})
             archive(using, built, scratch)
         finally:
-            image.remove(ours, using)
+            building.remove(ours, using)
     commands(project)
     memory()
 
@@ -176,7 +181,7 @@ def _files(path: Path) -> dict[str, tuple[object, ...]]:
     return {name: value for name, value in found.items() if name not in ("", ".")}
 
 
-def size(built: image.Image) -> None:
+def size(built: building.Image) -> None:
     """What each layer weighs."""
     found = built.digests.layers
     rows = [
@@ -242,17 +247,19 @@ class Tutorial:
 
 def build(ours: Settings, using: Engine, scratch: Path, theirs: Tutorial) -> None:
     """`invoke build` against the plain `docker build` of the same context."""
-    command = image.commands(ours, [f"{NAME}:plain"], kind=using.kind, cache=False)[0]
+    command = building.commands(ours, [f"{NAME}:plain"], kind=using.kind, cache=False)[
+        0
+    ]
     app = ours.root / ours.app / "__init__.py"
     before = app.read_bytes()
 
     def whole() -> None:
         shutil.rmtree(ours.build_dir, ignore_errors=True)
-        image.build(ours, using, cache=False, output=scratch / "built.tar")
+        building.build(ours, using, cache=False, output=scratch / "built.tar")
 
     def changed() -> None:
         app.write_bytes(app.read_bytes() + b"#\n")
-        image.build(ours, using, output=scratch / "built.tar")
+        building.build(ours, using, output=scratch / "built.tar")
 
     plain = "plain build, no cache"
     runs = {
@@ -262,7 +269,9 @@ def build(ours: Settings, using: Engine, scratch: Path, theirs: Tutorial) -> Non
         TUTORIAL: theirs.build,
     }
     with quiet():
-        image.build(ours, using, output=scratch / "built.tar")  # a cache to start from
+        building.build(
+            ours, using, output=scratch / "built.tar"
+        )  # a cache to start from
         found = interleaved({name: timed(run) for name, run in runs.items()}, 3)
     title = "Build from cached inputs: pack, build, make canonical, load (goal ≤ 2 ×)"
     compared(title, found, plain, TUTORIAL)
@@ -344,7 +353,7 @@ def _wait(port: int) -> None:
     raise Problem("no answer within 60 s")
 
 
-def archive(using: Engine, built: image.Image, scratch: Path) -> None:
+def archive(using: Engine, built: building.Image, scratch: Path) -> None:
     """Making an image canonical against only saving it."""
     saved = scratch / "saved.tar"
     form = ["--format", "docker-archive"] if using.kind == "podman" else []
@@ -401,7 +410,7 @@ def memory() -> None:
         )
         # Not ru_maxrss: a child begins with its parent's.
         script = (
-            "import sys; from containerize import canonical; {};"
+            "import sys; from containerize.image import canonical; {};"
             "print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])"
         )
         peaks = [

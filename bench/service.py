@@ -20,8 +20,12 @@ from pathlib import Path
 
 from bench.measure import Silent, quiet, require, table
 from bench.plot import Series, write_svg
-from containerize import container, engine, image, inputs, layers, locks
-from containerize.engine import Engine
+from containerize import build as building
+from containerize.engines import container, engine
+from containerize.engines.engine import Engine
+from containerize.fetch import inputs
+from containerize.lock import locks
+from containerize.pack import layers
 from containerize.settings import Settings, find_root, load
 
 NAME = "containerize-bench-service"
@@ -73,7 +77,7 @@ def main() -> None:
         servers(service)
         sizing(service, ours.root / "docs" / "sizing.svg")
     finally:
-        image.remove(ours, using)
+        building.remove(ours, using)
 
 
 # --- The image with all servers ----------------------------------------------------
@@ -94,13 +98,14 @@ def build(ours: Settings, using: Engine, scratch: Path) -> None:
         layers.dependencies(ours, wheels).write(file, locks.read_base(ours).time)
     with quiet():
         names = [f"{NAME}:servers"]
-        using.stream(*image.commands(ours, names, kind=using.kind)[0], cwd=context)
+        using.stream(*building.commands(ours, names, kind=using.kind)[0], cwd=context)
         for number, command in enumerate(SERVERS.values()):
             entrypoint = json.dumps(command.split())
             dockerfile = f"FROM {names[0]}\nENTRYPOINT {entrypoint}\n"
             (context / "Dockerfile").write_text(dockerfile, "utf-8")
             using.stream(
-                *image.commands(ours, [_tag(number)], kind=using.kind)[0], cwd=context
+                *building.commands(ours, [_tag(number)], kind=using.kind)[0],
+                cwd=context,
             )
 
 

@@ -3,8 +3,8 @@
 import socket
 from pathlib import Path
 
-from containerize import image
-from containerize.engine import Engine
+from containerize import build
+from containerize.engines.engine import Engine
 from containerize.errors import Problem
 from containerize.settings import Settings
 
@@ -25,7 +25,7 @@ def reaches_out(
         address = (_own_address(), listener.getsockname()[1])
         (top / "Dockerfile").write_text(STEP.format(base=base, address=address))
         name = settings.reference("canary")
-        command, _, _ = image.commands(settings, [name], kind=engine.kind, cache=False)
+        command, _, _ = build.commands(settings, [name], kind=engine.kind, cache=False)
         given = command.index("--network") + 1
         command[given] = network
         try:

@@ -13,9 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from containerize import container, image, inputs, layers, provision, settings
-from containerize.container import Container
-from containerize.engine import Engine
+from containerize import build, settings
+from containerize.engines import container, provision
+from containerize.engines.container import Container
+from containerize.engines.engine import Engine
+from containerize.fetch import inputs
+from containerize.pack import layers
 from containerize.settings import Settings
 
 ROOT = settings.find_root(Path(__file__).parent)
@@ -62,17 +65,17 @@ def using(request: pytest.FixtureRequest, project: Settings) -> Iterator[Engine]
         named, lambda command: print("$", *command, file=sys.stderr)
     )
     yield found
-    image.remove(project, found)
+    build.remove(project, found)
 
 
 @pytest.fixture(scope="session")
 def built(
     using: Engine, project: Settings, tmp_path_factory: pytest.TempPathFactory
-) -> image.Image:
+) -> build.Image:
     """The image of the repository as it is, in that engine."""
     inputs.fetch(project, progress=Quiet())
     archive = tmp_path_factory.mktemp("dist") / "image.tar"
-    return image.build(project, using, output=archive)
+    return build.build(project, using, output=archive)
 
 
 @pytest.fixture
@@ -86,7 +89,7 @@ def free_port() -> int:
 
 @pytest.fixture
 def start(
-    using: Engine, project: Settings, built: image.Image, request: pytest.FixtureRequest
+    using: Engine, project: Settings, built: build.Image, request: pytest.FixtureRequest
 ) -> Iterator[Callable[..., Container]]:
     """Start containers of the image that are removed, whatever happens.
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from containerize.container import Container
+from containerize.engines.container import Container
 
 HERE = Path(__file__).parent
 

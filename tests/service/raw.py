@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from containerize import container
-from containerize.container import Container
-from containerize.engine import Engine
-from containerize.image import Image
+from containerize.build import Image
+from containerize.engines import container
+from containerize.engines.container import Container
+from containerize.engines.engine import Engine
 from containerize.settings import Settings
 
 ROUTES = Path(__file__).with_name("routes.py")

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from containerize.engine import Engine
-from containerize.image import Image
+from containerize.build import Image
+from containerize.engines.engine import Engine
 from containerize.settings import Settings
 from tests.service import raw
 from tests.service.raw import Response, Service

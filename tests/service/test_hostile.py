@@ -13,8 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from containerize.engine import Engine
-from containerize.image import Image
+from containerize.build import Image
+from containerize.engines.engine import Engine
 from containerize.settings import Settings
 from tests.service import raw
 from tests.service.raw import Response, Service

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from containerize import container
-from containerize.engine import Engine
+from containerize.build import Image
+from containerize.engines import container
+from containerize.engines.engine import Engine
 from containerize.errors import Problem
-from containerize.image import Image
 from containerize.settings import Settings
 from tests.service import raw
 from tests.service.raw import Service

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from containerize.engine import Engine
-from containerize.image import Image
+from containerize.build import Image
+from containerize.engines.engine import Engine
 from containerize.settings import Settings
 from tests.service import raw
 

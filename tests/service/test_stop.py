@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from containerize import container
+from containerize.engines import container
 
 CLIENT = Path(__file__).parent / "load.py"
 REFUSED = "import socket; print(socket.socket().connect_ex(('127.0.0.1', 8080)))"

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from containerize.container import Container
+from containerize.engines.container import Container
 
 SMOKE_URL = os.environ.get("SMOKE_URL")
 

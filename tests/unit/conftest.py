@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 
-from containerize import mirrors
+from containerize.fetch import mirrors
 from containerize.settings import Settings
 
 DEBIAN = Path(__file__).parent / "debian"

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from containerize import archive
 from containerize.errors import Problem
+from containerize.image import archive
 
 TIME = 1_763_856_000
 FORMATS = {

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from containerize import base
-from containerize.base import Wanted
 from containerize.errors import Problem
+from containerize.lock import base
+from containerize.lock.base import Wanted
 from containerize.settings import Settings
 
 HELLO = Wanted(("hello",), ("script-runner",))

@@ -17,12 +17,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from containerize import archive, canonical, tree
 from containerize.errors import Problem
+from containerize.image import archive, canonical
+from containerize.pack import tree
 
 TIME = 1_763_856_000
 CORPUS = Path(__file__).parent / "corpus"
-LABELS = {"containerize.base.lock": "sha256:1"}
+LABELS = {"containerize.lock.base.lock": "sha256:1"}
 
 
 def entry(name, content=b"", kind=None, mode=None, xattrs=None, **fields):
@@ -575,7 +576,7 @@ def test_a_failure_leaves_what_was_there(make, tmp_path):
 
 KILLED = """
 import pathlib, sys
-from containerize import canonical
+from containerize.image import canonical
 source, target = map(pathlib.Path, sys.argv[1:])
 canonical.canonicalize(source, target, time=0, labels={}, references=[])
 """

@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from containerize.complaints import Complaint, NoEngine, explain, listener
+from containerize.engines.complaints import Complaint, NoEngine, explain, listener
 
 DAEMON = "docker: Error response from daemon: "
 

@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from containerize.complaints import NoEngine
-from containerize.engine import Engine, find
+from containerize.engines.complaints import NoEngine
+from containerize.engines.engine import Engine, find
 from containerize.errors import Problem
 from containerize.settings import Settings
 
@@ -129,7 +129,7 @@ def test_interrupted_stream_lets_the_command_end_by_itself(tmp_path):
     )
     caller = (
         "import sys\n"
-        "from containerize.engine import Engine\n"
+        "from containerize.engines.engine import Engine\n"
         "try:\n"
         "    Engine('podman', (sys.executable,)).stream('-c', sys.argv[1])\n"
         "except KeyboardInterrupt:\n"

@@ -17,8 +17,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from containerize import canonical, explain
 from containerize.errors import Problem
+from containerize.image import canonical
+from containerize.verify import explain
 
 TIME = 1_763_856_000
 
@@ -434,7 +435,7 @@ def test_a_layer_more(image):
 
 
 def test_a_changed_lock_input(image):
-    locks = ("containerize.base.lock", "containerize.requirements.txt")
+    locks = ("containerize.lock.base.lock", "containerize.requirements.txt")
     before = dict.fromkeys(locks, "sha256:1")
     for lock in locks:
         a, _ = image("a", [member("x")], labels=before)

@@ -21,9 +21,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from containerize import inputs, locks, mirrors, settings
+from containerize import settings
 from containerize.errors import Problem
-from containerize.locks import BaseLock, Package, Pin
+from containerize.fetch import inputs, mirrors
+from containerize.lock import locks
+from containerize.lock.locks import BaseLock, Package, Pin
 from containerize.settings import Settings
 
 if TYPE_CHECKING:
@@ -403,7 +405,7 @@ def test_a_cache_that_cannot_be_written_is_named(
 
 PROGRAM = """
 import os, pickle, sys
-from containerize import inputs
+from containerize.fetch import inputs
 from containerize.errors import Problem
 
 class Quiet:

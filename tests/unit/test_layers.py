@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from containerize import layers, settings
+from containerize import settings
 from containerize.errors import Problem
+from containerize.pack import layers
 
 TIME = 1_763_856_000
 
@@ -255,7 +256,8 @@ def test_a_pipe_in_the_app_is_named(project):
 
 PACK = """
 import hashlib, io, os, pathlib, sys
-from containerize import layers, settings
+from containerize.pack import layers
+from containerize import settings
 os.umask(int(sys.argv[2], 8))
 loaded = settings.load(pathlib.Path(sys.argv[1]), {})
 wheels = [(p.name, p) for p in sorted(loaded.root.glob("*.whl"))]
@@ -293,7 +295,7 @@ def test_layers_do_not_depend_on_the_surroundings(tmp_path):
         command = [sys.executable, "-c", PACK, str(root), umask]
         return subprocess.run(
             command,
-            env={"PYTHONPATH": str(Path(layers.__file__).parent.parent), **environment},
+            env={"PYTHONPATH": str(Path(layers.__file__).parents[2]), **environment},
             cwd=root if environment else "/",
             check=True,
             capture_output=True,

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from containerize import locks, settings
+from containerize import settings
 from containerize.errors import Problem
+from containerize.lock import locks
 from containerize.settings import Settings
 
 if TYPE_CHECKING:

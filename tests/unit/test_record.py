@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from containerize import record, settings, verify
-from containerize.canonical import ImageDigests
+from containerize import settings
 from containerize.errors import Problem
+from containerize.image import record
+from containerize.image.canonical import ImageDigests
+from containerize.verify import rebuild
 
 ROOT = settings.find_root(Path(__file__).parent)
 DIGESTS = ImageDigests("sha256:" + "1" * 64, "sha256:" + "2" * 64, ("sha256:3",), ())
@@ -72,13 +74,13 @@ def test_what_is_expected_can_be_a_file_or_a_digest(project):
     record.save_golden(project, DIGESTS)
     file = str(record.golden_path(project))
     for against in ("", file, DIGESTS.manifest):
-        assert verify.Expected(project, against).digest == DIGESTS.manifest
+        assert rebuild.Expected(project, against).digest == DIGESTS.manifest
     other = dataclasses.replace(project, architecture="arm64")
-    assert verify.Expected(other, "").digest == ""
+    assert rebuild.Expected(other, "").digest == ""
     with pytest.raises(Problem, match="has no digest for arm64"):
-        verify.Expected(other, file)
+        rebuild.Expected(other, file)
     with pytest.raises(Problem, match="is no file and no digest"):
-        verify.Expected(project, "sha256:12")
+        rebuild.Expected(project, "sha256:12")
 
 
 def test_the_committed_digests_are_of_the_files_as_they_are():

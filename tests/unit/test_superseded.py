@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from containerize import locks, settings
-from containerize.locks import BaseLock, Package
+from containerize import settings
+from containerize.lock import locks
+from containerize.lock.locks import BaseLock, Package
 from containerize.settings import Settings
 
 if TYPE_CHECKING:
@@ -30,15 +31,13 @@ NEXT = "the Debian mirrors no longer have hello 1.9-1 (amd64), libhello 1.0-1 (a
 
 # `up` is an engine, then this, then a build of real packages.
 TASK = """
-import tasks
+from containerize import tasks
 
-@tasks.task()
-def up(c):
-    tasks.fetch_or_relock(tasks.load())
+@tasks.verb(lambda s: "")
+def up(s):
+    tasks.fetch_or_relock(s.settings)
 
-@tasks.task()
-def fetch(c):
-    tasks.fetch.body(c)
+fetch = tasks.fetch
 """
 
 

@@ -10,13 +10,11 @@ from pathlib import Path
 
 import pytest
 
-import tasks
 from containerize import settings
+from containerize.tasks import namespace
 
 ROOT = settings.find_root(Path(__file__).parent)
-TASKS = {
-    name: task for name, task in vars(tasks).items() if hasattr(task, "get_arguments")
-}
+TASKS = namespace.tasks
 
 
 def invoke(*arguments, cwd=ROOT, **environment):
@@ -79,7 +77,8 @@ def test_list_needs_neither_an_engine_nor_the_package():
     assert result.returncode == 0
     assert all(f"  {name} " in result.stdout for name in TASKS)
     script = (
-        "import sys, tasks; print([m for m in sys.modules if 'containerize.' in m])"
+        "import sys, tasks; "
+        "print(sorted(m for m in sys.modules if 'containerize.' in m))"
     )
     loaded = subprocess.run(
         [sys.executable, "-c", script],
@@ -88,7 +87,12 @@ def test_list_needs_neither_an_engine_nor_the_package():
         capture_output=True,
         text=True,
     )
-    assert loaded.stdout.strip() == "[]"
+    assert loaded.stdout.strip() == "['containerize.tasks', 'containerize.terminal']"
+
+
+@pytest.mark.parametrize("name", sorted(TASKS))
+def test_tasks_py_shows_each_verb(name):
+    assert re.search(rf"\b{name}\b", (ROOT / "tasks.py").read_text("utf-8"))
 
 
 def test_tasks_are_found_from_below():

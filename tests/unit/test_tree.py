@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from containerize import tree
 from containerize.errors import Problem
+from containerize.pack import tree
 
 TIME = 1_763_856_000
 
@@ -162,7 +162,7 @@ def test_a_kill_while_writing_leaves_the_old_file(tmp_path):
     target.write_bytes(b"old")
     script = (
         "import os, signal, sys, pathlib\n"
-        "from containerize import tree\n"
+        "from containerize.pack import tree\n"
         "with tree.atomic(pathlib.Path(sys.argv[1])) as file:\n"
         "    file.write(b'new' * 100000)\n"
         "    file.flush()\n"

@@ -1,0 +1,1 @@
+"""Docker and Podman: found, run, installed, their errors in one line."""

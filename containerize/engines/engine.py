@@ -1,0 +1,432 @@
+"""Container engines: found, described and run, their errors in one line."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import dataclasses
+import io
+import json
+import os
+import re
+import resource
+import shlex
+import shutil
+import subprocess
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any, Literal, cast
+
+from containerize.engines.complaints import INSTALL, Complaint, NoEngine, explain
+from containerize.errors import Problem
+from containerize.settings import PREFIX, Settings
+
+Kind = Literal["docker", "podman"]
+OnCommand = Callable[[Sequence[str]], None]
+
+
+# Where an engine's own last words begin, after what the steps of a build wrote.
+_ERROR = re.compile(r"^(?=Error|ERROR)", re.MULTILINE)
+
+
+def ignore(_: object) -> None:
+    pass
+
+
+@dataclasses.dataclass(frozen=True)
+class Description:
+    """What `docker build` and `docker run` would use."""
+
+    kind: Kind
+    client: str
+    """Version of the command."""
+    server: str
+    """Version of the daemon; for Podman, which has none, of Podman itself."""
+    builder: str
+    """`legacy`, `BuildKit …` or `buildah …`, and what decides it."""
+    store: str
+    """Image store: `classic` or `containerd` and its driver; for Podman, the driver."""
+    rootless: bool
+    reason: str
+    """Why this engine was taken."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Engine:
+    """A container engine, as a command that may be run."""
+
+    kind: Kind
+    command: tuple[str, ...]
+    """The command and the options that come before a subcommand."""
+    environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Variables that are set for the command, besides those of this process."""
+    options: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    """Options that a subcommand always gets, by subcommand."""
+    on_command: OnCommand = ignore
+    """Is told each command before it runs, as a shell would take it."""
+    reason: str = "it was named"
+
+    def arguments(self, *arguments: str) -> list[str]:
+        """The whole command line for a subcommand and its arguments."""
+        head, *rest = arguments
+        return [*self.command, head, *self.options.get(head, ()), *rest]
+
+    def run(
+        self,
+        *arguments: str,
+        check: bool = True,
+        echo: bool = True,
+        merge: bool = False,
+        input: bytes | None = None,  # noqa: A002 - as subprocess.run calls it
+        timeout: float | None = None,
+        cwd: Path | None = None,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a subcommand and return what it wrote, with stderr in stdout if `merge`.
+
+        Raises Problem where the command cannot be run, takes longer than `timeout`
+        seconds, or, unless `check` is false, fails.
+        """
+        command = self._begin(arguments, echo)
+        try:
+            done = subprocess.run(
+                command,
+                check=False,
+                input=input,
+                stdin=subprocess.DEVNULL if input is None else None,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT if merge else subprocess.PIPE,
+                timeout=timeout,
+                cwd=cwd,
+                env=self._environ(),
+            )
+        except subprocess.TimeoutExpired:
+            raise Problem(
+                f"`{_short(command)}` did not end within {timeout:g} s: see whether "
+                f"{self.kind} still answers (`invoke engine`)"
+            ) from None
+        except OSError as error:
+            raise _not_run(command, error) from None
+        out, err = (
+            (part or b"").decode(errors="replace")
+            for part in (done.stdout, done.stderr)
+        )
+        if check and done.returncode:
+            raise self.problem(arguments, err or out)
+        return subprocess.CompletedProcess(command, done.returncode, out, err)
+
+    def stream(
+        self,
+        *arguments: str,
+        echo: bool = True,
+        cwd: Path | None = None,
+        grace: float = 10,
+    ) -> None:
+        """Run a subcommand that reads and writes where this process does.
+
+        Raises Problem where it fails. On Ctrl-C, which the terminal sends to the
+        command too, the command has `grace` seconds to end by itself; then, and on
+        any other exception, it is told to end.
+        """
+        command = self._begin(arguments, echo)
+        # Engines draw their progress on terminals only, where the reason stands above.
+        stderr = None if os.isatty(2) else subprocess.PIPE
+        try:
+            process = subprocess.Popen(
+                command, cwd=cwd, env=self._environ(), stderr=stderr
+            )
+        except OSError as error:
+            raise _not_run(command, error) from None
+        tail: collections.deque[bytes] = collections.deque(maxlen=64)
+        copier = threading.Thread(target=_copy, args=(process, tail), daemon=True)
+        copier.start()
+        try:
+            code = process.wait()
+            copier.join(1)  # Not longer: what the command has left may hold its stderr.
+        except BaseException as error:
+            if not isinstance(error, KeyboardInterrupt):
+                process.terminate()
+            _end(process, grace)
+            raise
+        if code:
+            if said := _ERROR.split(b"".join(tail).decode(errors="replace"))[-1]:
+                raise self.problem(arguments, said)
+            raise self._ended(arguments) or Problem(
+                f"`{_short(command)}` failed with exit code {code}: "
+                "what it wrote says why"
+            )
+
+    @contextlib.contextmanager
+    def pipe(self, *arguments: str, echo: bool = True) -> Iterator[IO[bytes]]:
+        """What a subcommand writes to stdout, as a stream to read to its end.
+
+        Raises Problem on leaving where the subcommand failed.
+        """
+        command = self._begin(arguments, echo)
+        with tempfile.TemporaryFile() as errors:
+            try:
+                process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=errors,
+                    env=self._environ(),
+                )
+            except OSError as error:
+                raise _not_run(command, error) from None
+            stdout = cast(IO[bytes], process.stdout)
+            try:
+                with stdout:
+                    yield stdout
+                code = process.wait()
+            except BaseException:
+                process.terminate()
+                _end(process, 10)
+                raise
+            if code:
+                errors.seek(0)
+                raise self.problem(arguments, errors.read().decode(errors="replace"))
+
+    def describe(self) -> Description:
+        """Versions, builder and image store. Raises Problem where none answers."""
+        client, server = self._answers()
+        info = json.loads(self.run("info", "--format", "{{json .}}", echo=False).stdout)
+        if self.kind == "podman":
+            host, store = info["host"], info["store"]["graphDriverName"]
+            builder = f"buildah {host['buildahVersion']}"
+            rootless = bool(host["security"]["rootless"])
+        else:
+            builder = self._builder(client, server, info)
+            containerd = "io.containerd.snapshotter.v1" in str(info["DriverStatus"])
+            store = f"{'containerd' if containerd else 'classic'}, {info['Driver']}"
+            rootless = "name=rootless" in (info.get("SecurityOptions") or ())
+        return Description(
+            self.kind, client, server, builder, store, rootless, self.reason
+        )
+
+    def problem(self, arguments: Sequence[str], message: str) -> Problem:
+        """What the engine's `message` about a subcommand means, and what to do."""
+        complaint = Complaint(self.kind, arguments[0], message, self._publisher)
+        problem = explain(complaint)
+        if isinstance(problem, NoEngine):
+            return problem
+        return self._ended(arguments) or problem
+
+    def _begin(self, arguments: Sequence[str], echo: bool) -> list[str]:
+        command = self.arguments(*arguments)
+        if echo:
+            variables = [f"{k}={v}" for k, v in self.environment.items()]
+            self.on_command([*variables, *command])
+        return command
+
+    def _ended(self, arguments: Sequence[str]) -> Problem | None:
+        """A Problem if a subcommand failed because there is no daemon any more."""
+        found = probe(self.command, self._environ())
+        if found.kind != "docker" or found.server or "denied" in found.message:
+            return None
+        return NoEngine(
+            f"the Docker daemon ended during `docker {arguments[0]}`: {INSTALL}"
+        )
+
+    def _publisher(self, port: int) -> str:
+        listing = self.run(
+            "ps", "--format", "{{.Names}} {{.Ports}}", check=False, echo=False
+        )
+        for line in listing.stdout.splitlines():
+            name, _, ports = line.partition(" ")
+            for first, last in re.findall(r":(\d+)(?:-(\d+))?->", ports):
+                if int(first) <= port <= int(last or first):
+                    return name
+        return ""
+
+    def _environ(self) -> dict[str, str]:
+        return {**os.environ, **self.environment}
+
+    def _answers(self) -> tuple[str, str]:
+        """The versions of client and server. Raises Problem where none answers."""
+        found = probe(self.command, self._environ())
+        if found.kind and not found.server:
+            raise self.problem(("version",), found.message)
+        return found.client, found.server
+
+    def _builder(self, client: str, server: str, info: Mapping[str, Any]) -> str:
+        """What `docker build` uses, by the rules of the client's own release."""
+        wanted = self._environ().get("DOCKER_BUILDKIT", "")
+        plugins = (info.get("ClientInfo") or {}).get("Plugins") or ()
+        buildx = next((p["Version"] for p in plugins if p["Name"] == "buildx"), None)
+        if wanted and wanted.lower() in ("0", "f", "false"):
+            return f"legacy (DOCKER_BUILDKIT={wanted})"
+        if buildx:
+            return f"BuildKit through buildx {buildx}"
+        if _major(client) >= 23:
+            if wanted:
+                return "none (DOCKER_BUILDKIT is set, but there is no buildx)"
+            return "legacy (the client has no buildx)"
+        if wanted:
+            return f"BuildKit of the daemon (DOCKER_BUILDKIT={wanted})"
+        if _major(server) >= 23:
+            return "BuildKit of the daemon (its default)"
+        return "legacy (the default of this release)"
+
+
+def podman(*command: str, **fields: Any) -> Engine:
+    """Podman with the options that it needs on this host; see `Engine` for `fields`."""
+    words = list(command or ("podman",))
+    # crun refuses hosts where cgroup v2 has a controller beside a v1 hierarchy.
+    hybrid = Path("/sys/fs/cgroup/unified/cgroup.controllers")
+    if hybrid.is_file() and hybrid.read_text().strip() and which("runc"):
+        words += ["--runtime", "runc"]
+    options = dict.fromkeys(("run", "create", "build"), _ulimits())
+    return Engine("podman", tuple(words), options=options, **fields)
+
+
+def find(settings: Settings, on_command: OnCommand = ignore) -> Engine:
+    """The engine of the settings, else Docker whose daemon answers, else Podman.
+
+    Raises NoEngine where none answers and one can be installed or started, and
+    Problem where a user must mend what is there.
+    """
+    named = settings.engine
+    problems = []
+    for command in (named,) if named else ("docker", "podman"):
+        try:
+            engine, version = _try(command)
+        except Problem as problem:
+            problems.append(problem)
+            continue
+        reason = f"{engine.kind} {version} answers"
+        if named:
+            reason = f"the setting engine names it ({PREFIX}ENGINE)"
+        elif problems:
+            reason = f"{reason}; {problems[0]}".partition(": ")[0]
+        return dataclasses.replace(engine, on_command=on_command, reason=reason)
+    if len(problems) == 1:
+        raise problems[0]
+    said = "; ".join(str(p).removesuffix(f": {INSTALL}") for p in problems)
+    if any(isinstance(problem, NoEngine) for problem in problems):
+        raise NoEngine(f"no engine can be used: {said}: {INSTALL}")
+    raise Problem(f"no engine can be used: {said}")
+
+
+def _try(command: str) -> tuple[Engine, str]:
+    """The engine behind a command, and its version. Raises Problem, NoEngine."""
+    name = Path(command).name
+    if not shutil.which(command):
+        if name != command or name not in ("docker", "podman"):
+            raise Problem(
+                f"the engine {command} is not there or cannot be run: "
+                f"mend {PREFIX}ENGINE, which takes docker, podman or a path to one"
+            )
+        raise NoEngine(f"{name} is not installed: {INSTALL}")
+    found = probe((command,), os.environ)
+    if not found.kind:
+        raise Problem(
+            f"{command} is no Docker and no Podman, or it is broken: {found.message}"
+        )
+    engine = Engine("docker", (command,)) if found.kind == "docker" else podman(command)
+    if not found.server:
+        raise engine.problem(("version",), found.message)
+    if engine.kind == "podman":
+        # Its version is known even where it cannot work.
+        engine.run("info", echo=False)
+    return engine, found.server
+
+
+@dataclasses.dataclass(frozen=True)
+class Probe:
+    kind: Kind | None
+    client: str
+    server: str
+    message: str
+
+
+def probe(command: Sequence[str], environ: Mapping[str, str]) -> Probe:
+    """Which engine a command is, and its versions; an empty one does not answer."""
+    line = [*command, "version", "--format", "{{json .}}"]
+    try:
+        done = subprocess.run(
+            line, check=False, capture_output=True, env=environ, timeout=30
+        )
+    except subprocess.TimeoutExpired:
+        return Probe("docker", "", "", "Cannot connect to the Docker daemon.")
+    except OSError as error:
+        raise _not_run(line, error) from None
+    message = done.stderr.decode(errors="replace").strip()
+    try:
+        answer = json.loads(done.stdout)
+        client, server = answer["Client"], answer.get("Server") or {}
+        version = str(client["Version"])
+    except (ValueError, KeyError, TypeError):
+        last = message.splitlines()[-1:] or ["it answers nothing"]
+        return Probe(None, "", "", last[0])
+    if "OsArch" in client:  # Podman's field; `docker` may be Podman under that name.
+        return Probe("podman", version, str(server.get("Version", version)), message)
+    return Probe("docker", version, str(server.get("Version", "")), message)
+
+
+def _ulimits() -> tuple[str, ...]:
+    """Podman's default limits, lowered to what this process may give.
+
+    Podman as root asks for 2^20 files and for as many processes as the host can
+    have, which the kernel grants to CAP_SYS_RESOURCE only; many sandboxes lack it.
+    """
+    status = Path("/proc/self/status")
+    if os.geteuid() != 0 or not status.is_file():
+        return ()
+    capabilities = re.search(r"^CapEff:\s*(\w+)", status.read_text(), re.MULTILINE)
+    if capabilities and int(capabilities[1], 16) >> 24 & 1:  # CAP_SYS_RESOURCE
+        return ()
+    most = int(Path("/proc/sys/kernel/pid_max").read_text())
+    options: list[str] = []
+    for name, limit, default in (
+        ("nofile", resource.RLIMIT_NOFILE, 1 << 20),
+        ("nproc", resource.RLIMIT_NPROC, most),
+    ):
+        hard = resource.getrlimit(limit)[1]
+        value = default if hard == resource.RLIM_INFINITY else min(default, hard)
+        options += ["--ulimit", f"{name}={value}:{value}"]
+    return tuple(options)
+
+
+def which(name: str) -> str | None:
+    # Daemons live in sbin, which is not on the path of every user.
+    path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
+    return shutil.which(name, path=path)
+
+
+def _major(version: str) -> int:
+    found = re.match(r"\d+", version)
+    return int(found[0]) if found else 0
+
+
+def _short(command: Sequence[str]) -> str:
+    return shlex.join(command if len(command) < 8 else [*command[:8], "…"])
+
+
+def _not_run(command: Sequence[str], error: OSError) -> Problem:
+    if isinstance(error, FileNotFoundError):
+        return NoEngine(f"{command[0]} is not installed: {INSTALL}")
+    return Problem(
+        f"{command[0]} cannot be run ({error.strerror}): mend it, or name another "
+        f"engine in {PREFIX}ENGINE"
+    )
+
+
+def _copy(process: subprocess.Popen[bytes], tail: collections.deque[bytes]) -> None:
+    """Pass on what a process writes to a stderr that is ours, and keep its end."""
+    source = cast("io.BufferedReader | None", process.stderr)
+    while source and (chunk := source.read1(1 << 16)):
+        tail.append(chunk)
+        with contextlib.suppress(OSError):  # Whoever read ours may be gone.
+            os.write(2, chunk)
+
+
+def _end(process: subprocess.Popen[bytes], grace: float) -> None:
+    """Wait for a process that was told to end, and kill it when it does not."""
+    try:
+        process.wait(grace)
+    except BaseException:  # A second Ctrl-C as well.
+        process.kill()
+        process.wait()
+        raise

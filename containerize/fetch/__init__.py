@@ -1,0 +1,1 @@
+"""The only code that uses the network: mirrors and the input cache."""

@@ -1,0 +1,345 @@
+"""The inputs of a build, in a cache with one file per SHA-256.
+
+`fetch` is the only code of a build that uses the network. A file gets its name, the
+hash, by a rename after its bytes were found to have it, so a name is never wrong
+about its file, whatever was killed or full; `collect` checks it once more before use.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import fcntl
+import hashlib
+import http.client
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from urllib.response import addinfourl
+
+from containerize.errors import Problem
+from containerize.fetch import mirrors
+from containerize.lock import locks
+from containerize.lock.base import Package
+from containerize.lock.locks import Progress
+from containerize.lock.pins import Pin, Target, essence
+from containerize.settings import Settings
+
+_CHUNK = 1 << 18
+_TRIES = 3  # a mirror that breaks off is asked for the rest
+
+
+@dataclasses.dataclass(frozen=True)
+class Wheel:
+    """A wheel in the cache."""
+
+    name: str
+    """Its file name (PEP 427), as what is in it tells."""
+    path: Path
+    sha256: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """What the locks name for the image's architecture, checked."""
+
+    wheels: tuple[Wheel, ...]
+    packages: tuple[tuple[Package, Path], ...]
+    """Empty where the settings name a base image."""
+
+
+class Superseded(Problem):
+    """The mirrors have dropped packages that base.lock names."""
+
+    def __init__(self, packages: Sequence[Package]) -> None:
+        self.packages = tuple(packages)
+        names = _some([_label(package) for package in packages])
+        super().__init__(
+            f"the Debian mirrors no longer have {names}: run `invoke lock` to take "
+            "what came after, or set INVOKE_MIRRORS and INVOKE_SECURITY_MIRRORS to "
+            "Debian's snapshot archive of the day on which base.lock was committed"
+        )
+
+
+def collect(settings: Settings) -> Inputs:
+    """The inputs from the cache, without a network.
+
+    Raises Problem where a lock is not in step, and where a file is missing, corrupt or
+    unreadable.
+    """
+    _, pins, packages = _wanted(settings)
+    missing = []
+    items: list[Pin | Package] = [*pins, *packages]
+    for item in items:
+        path = settings.cache_dir / _sha256(item)
+        found = _hash(path)
+        if found is None:
+            missing.append(_label(item))
+        elif found != path.name:
+            raise Problem(
+                f"{_label(item)} in the input cache is corrupt: expected SHA-256 "
+                f"{path.name}, found {found}; run `invoke fetch`, which replaces it"
+            )
+    if missing:
+        raise Problem(f"the input cache lacks {_some(missing)}: run `invoke fetch`")
+    return Inputs(
+        tuple(_wheel(pin, settings.cache_dir / _sha256(pin)) for pin in pins),
+        tuple((p, settings.cache_dir / p.sha256) for p in packages),
+    )
+
+
+def fetch(settings: Settings, *, progress: Progress, offline: bool = False) -> Inputs:
+    """The inputs, after what the cache lacks was downloaded.
+
+    Uses no network where it lacks nothing, nor with `offline`. Raises Superseded where
+    the mirrors have dropped packages, and Problem where something cannot be had.
+    """
+    target, pins, packages = _wanted(settings)
+    items: list[Pin | Package] = [*pins, *packages]
+    if not offline and _lacking(settings.cache_dir, items):
+        with _locked(settings.cache_dir, progress) as cache:
+            lacking = _lacking(cache, items, progress)
+            wheels = [pin for pin in pins if pin in lacking]
+            if wheels:
+                _fetch_wheels(cache, target, wheels, progress)
+            debs = [package for package in packages if package in lacking]
+            if debs:
+                _fetch_packages(settings, cache, debs, progress)
+    return collect(settings)
+
+
+def _wanted(settings: Settings) -> tuple[Target, list[Pin], list[Package]]:
+    architecture = settings.image_architecture
+    target = locks.image_target(settings, architecture)
+    pins = [pin for pin in locks.read_requirements(settings) if pin.fits(target)]
+    if settings.base_image:
+        return target, pins, []
+    return target, pins, locks.read_base(settings).for_architecture(architecture)
+
+
+def _lacking(
+    cache: Path, items: Sequence[Pin | Package], progress: Progress | None = None
+) -> list[Pin | Package]:
+    """What is missing or corrupt; the latter is deleted where progress is told."""
+    found: list[Pin | Package] = []
+    for item in items:
+        path = cache / _sha256(item)
+        actual = _hash(path)
+        if actual == path.name:
+            continue
+        found.append(item)
+        if actual and progress:
+            progress.note(
+                f"{_label(item)} in the input cache is corrupt: expected SHA-256 "
+                f"{path.name}, found {actual}; fetching it again"
+            )
+            path.unlink()
+    return found
+
+
+@contextlib.contextmanager
+def _locked(cache: Path, progress: Progress) -> Iterator[Path]:
+    """The cache, to ourselves; the kernel unlocks it however a process ends."""
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with (cache / ".lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                progress.note("waiting for another fetch into the same cache")
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            yield cache
+    except OSError as error:
+        advice = (
+            "free some space"
+            if error.errno in (errno.ENOSPC, errno.EDQUOT)
+            else "mend that"
+        )
+        raise Problem(
+            f"the input cache {cache} cannot be written ({error.strerror}): {advice}, "
+            "or set INVOKE_CACHE to another directory"
+        ) from None
+
+
+def _fetch_packages(
+    settings: Settings, cache: Path, packages: Sequence[Package], progress: Progress
+) -> None:
+    found = mirrors.find(settings)
+    gone = []
+    for package in packages:
+        try:
+            _download(package, found.urls(package.path), cache, progress)
+        except FileNotFoundError:
+            gone.append(package)
+    if gone:
+        raise Superseded(gone)
+
+
+def _download(
+    package: Package, urls: Sequence[str], cache: Path, progress: Progress
+) -> None:
+    """Raises FileNotFoundError where every mirror says that it has no such file."""
+    part = cache / f"{package.sha256}.part"
+    failures = []
+    for url in urls:
+        for _ in range(_TRIES):
+            try:
+                _continue(url, part, _label(package), progress)
+            except _BrokenOffError as error:
+                if mirrors.is_gone(error.cause):
+                    break
+                failures.append(f"{url}: {error}")
+                continue
+            actual = _hash(part)
+            if actual == package.sha256:
+                part.replace(cache / package.sha256)
+                return
+            # What was there to continue from may have been wrong: once more, anew.
+            part.unlink()
+            failures.append(f"{url}: expected SHA-256 {package.sha256}, found {actual}")
+    if not failures:
+        raise FileNotFoundError
+    raise Problem(f"{_label(package)} cannot be fetched: {failures[-1]}")
+
+
+class _BrokenOffError(Exception):
+    def __init__(self, cause: OSError | http.client.HTTPException) -> None:
+        super().__init__(str(cause) or type(cause).__name__)
+        self.cause = cause
+
+
+def _continue(url: str, part: Path, name: str, progress: Progress) -> None:
+    """Download what the part lacks. Raises _BrokenOffError where a mirror fails."""
+    have = part.stat().st_size if part.exists() else 0
+    try:
+        headers = {"Range": f"bytes={have}-"} if have else {}
+        answer = mirrors.open_url(url, headers=headers)
+    except OSError as error:
+        if getattr(error, "code", 0) == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            part.unlink()
+        raise _BrokenOffError(error) from None
+    with answer:
+        resumed = answer.status == http.HTTPStatus.PARTIAL_CONTENT
+        length = answer.headers["Content-Length"] or ""
+        total = int(length) if length.isdecimal() else None
+        received = 0
+        progress.start(name, total)
+        try:
+            with part.open("ab" if resumed else "wb") as file:
+                while chunk := _chunk(answer):
+                    file.write(chunk)
+                    received += len(chunk)
+                    progress.advance(len(chunk))
+        finally:
+            progress.done()
+    if total is not None and received < total:
+        raise _BrokenOffError(OSError(f"it ended after {received} of {total} bytes"))
+
+
+def _chunk(answer: addinfourl) -> bytes:
+    try:
+        chunk: bytes = answer.read1(_CHUNK)  # `read` would wait until it is full
+    except (OSError, http.client.HTTPException) as error:
+        raise _BrokenOffError(error) from None
+    return chunk
+
+
+def _fetch_wheels(
+    cache: Path, target: Target, pins: Sequence[Pin], progress: Progress
+) -> None:
+    staging = cache / ".wheels"  # the lock makes it ours; an older one is a leftover
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir()
+    # Which pins apply is decided: pip would judge the markers by this host.
+    lines = [str(dataclasses.replace(pin, marker="", via=())) for pin in pins]
+    (staging / "pins").write_text("".join(lines), "utf-8")
+    progress.start(_some([_label(pin) for pin in pins]), None)
+    command = [
+        *(sys.executable, "-m", "pip", "download", "--quiet", "--no-input"),
+        *("--disable-pip-version-check", "--require-hashes", "--no-deps"),
+        *("--only-binary=:all:", "--implementation=cp"),
+        *(f"--python-version={target.python}", f"--dest={staging}"),
+        *(f"--platform={platform}" for platform in target.platforms),
+        f"--requirement={staging / 'pins'}",
+    ]
+    result = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
+    if not result.returncode:
+        for wheel in sorted(staging.glob("*.whl")):
+            size = wheel.stat().st_size
+            wheel.replace(cache / str(_hash(wheel)))
+            progress.advance(size)
+    progress.done()
+    shutil.rmtree(staging)
+    if result.returncode:
+        raise Problem(_pip_essence(result.stderr))
+
+
+def _pip_essence(stderr: str) -> str:
+    """The line of pip's that says what is wrong."""
+    wrong = re.search(
+        r"^ *(\S+)(?: from .*)?:\s+Expected sha256 (\w+)\s+Got +(\w+)", stderr, re.M
+    )
+    if wrong:
+        return (
+            f"{wrong[1].replace('==', ' ')} on the package index is not what was "
+            f"locked: expected SHA-256 {wrong[2]}, found {wrong[3]}"
+        )
+    return essence(stderr)
+
+
+def _wheel(pin: Pin, path: Path) -> Wheel:
+    """A wheel of the cache, its file name made from its metadata."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            [file] = [
+                name
+                for name in archive.namelist()
+                if re.fullmatch(r"[^/]+\.dist-info/WHEEL", name)
+            ]
+            text = archive.read(file).decode()
+    except (zipfile.BadZipFile, ValueError) as error:
+        raise Problem(f"{_label(pin)} is no wheel: {error}") from None
+    build = re.findall(r"^Build: *(\S+)", text, re.M)
+    tags = [tag.split("-") for tag in re.findall(r"^Tag: *(\S+)", text, re.M)]
+    parts = [".".join(dict.fromkeys(part)) for part in zip(*tags, strict=True)]
+    stem = "-".join([file.removesuffix(".dist-info/WHEEL"), *build, *parts])
+    return Wheel(f"{stem}.whl", path, path.name)
+
+
+def _hash(path: Path) -> str | None:
+    """The file's SHA-256, None where there is none."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise Problem(
+            f"the input cache cannot be read: {path}: {error.strerror}"
+        ) from None
+
+
+def _sha256(item: Pin | Package) -> str:
+    if isinstance(item, Package):
+        return item.sha256
+    [digest] = item.hashes
+    return digest
+
+
+def _label(item: Pin | Package) -> str:
+    if isinstance(item, Package):
+        return f"{item.name} {item.version} ({item.architecture})"
+    return f"{item.name} {item.version}"
+
+
+def _some(names: Sequence[str]) -> str:
+    """The names, or the first of many."""
+    shown = ", ".join(names[:5])
+    return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"

@@ -1,0 +1,1 @@
+"""Archives of images, read safely, written canonically, their digests."""

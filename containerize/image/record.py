@@ -1,0 +1,152 @@
+"""What a build came from and what came out, as JSON: dist/NAME.json, digests.json.
+
+Nothing of it is in the image, where the commit or the time of a build would change
+the digest though nothing else has changed.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import os
+import stat
+import subprocess
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from containerize.errors import Problem
+from containerize.image import archive, canonical
+from containerize.image.canonical import ImageDigests
+from containerize.pack import layers, tree
+from containerize.settings import Settings
+
+LOCKS = ("base.lock", "requirements.txt")
+"""The locks that decide the image."""
+
+GOLDEN = "digests.json"
+"""The committed digests, by architecture, each with the inputs that they come from."""
+
+
+def path(settings: Settings) -> Path:
+    """The record of the last build, beside its archive."""
+    return settings.dist_dir / f"{settings.image}.json"
+
+
+def golden_path(settings: Settings) -> Path:
+    return settings.root / GOLDEN
+
+
+def inputs(settings: Settings) -> dict[str, str]:
+    """All that decides the image, engine aside: the SHA-256 of each file, and settings.
+
+    Packages and wheels are in it through the locks that name them, and the code that
+    packs them as the hash of its modules.
+    """
+    files = [settings.root / name for name in ("Dockerfile", *LOCKS)]
+    files += layers.app_files(settings)
+    found = {str(file.relative_to(settings.root)): _state(file) for file in files}
+    code = [Path(str(module.__file__)) for module in (archive, canonical, layers, tree)]
+    hashes = "".join(map(tree.sha256, code)) + version("deflate")
+    found["containerize"] = f"sha256:{hashlib.sha256(hashes.encode()).hexdigest()}"
+    for name in ("image", "base_image", "python", "image_architecture"):
+        found[name.replace("_", "-")] = str(getattr(settings, name))
+    return found
+
+
+def _state(file: Path) -> str:
+    if file.is_symlink():
+        return f"link to {os.readlink(file)}"
+    if not file.is_file():
+        return "missing"
+    executable = " executable" if file.stat().st_mode & stat.S_IXUSR else ""
+    return f"sha256:{tree.sha256(file)}{executable}"
+
+
+def facts(settings: Settings, digests: ImageDigests) -> dict[str, Any]:
+    """The digests of an image and what they come from, ready for JSON."""
+    return {
+        "manifest": digests.manifest,
+        "config": digests.config,
+        "diff_ids": list(digests.diff_ids),
+        "inputs": inputs(settings),
+    }
+
+
+def write(
+    settings: Settings,
+    digests: ImageDigests,
+    *,
+    names: Sequence[str],
+    loaded: Mapping[str, str],
+) -> None:
+    """Write the record of a build; `loaded` is each engine's own ID of the image."""
+    status = _git(settings, "status", "--porcelain")
+    _write(
+        path(settings),
+        facts(settings, digests)
+        | {
+            "references": list(names),
+            "loaded": dict(loaded),
+            "commit": _git(settings, "rev-parse", "HEAD"),
+            "dirty": None if status is None else bool(status),
+            "built": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        },
+    )
+
+
+def read(settings: Settings) -> dict[str, Any]:
+    """The record of the last build where that was of the files as they are, else {}."""
+    try:
+        found = json.loads(path(settings).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    current = isinstance(found, dict) and found.get("inputs") == inputs(settings)
+    return found if current else {}
+
+
+def save_golden(settings: Settings, digests: ImageDigests) -> None:
+    """Put an image's digests into digests.json, for its architecture."""
+    known = read_golden(golden_path(settings)) if golden_path(settings).exists() else {}
+    known[settings.image_architecture] = facts(settings, digests)
+    _write(golden_path(settings), known)
+
+
+def read_golden(file: Path) -> dict[str, Any]:
+    """A file like digests.json. Raises Problem where it is missing or is none."""
+    try:
+        found = json.loads(file.read_bytes())
+        if all("manifest" in facts for facts in found.values()):
+            return dict(found)
+    except OSError as error:
+        raise Problem(f"cannot read {file}: {error.strerror}") from None
+    except (ValueError, AttributeError, TypeError):
+        pass
+    raise Problem(f"{file} has no digests as `invoke digest --save` writes them")
+
+
+def changes(settings: Settings, golden: Mapping[str, Any]) -> list[str]:
+    """Which inputs are others than those that committed digests come from."""
+    now, before = inputs(settings), golden.get("inputs", {})
+    return sorted(name for name in {*now, *before} if now.get(name) != before.get(name))
+
+
+def _write(file: Path, value: object) -> None:
+    with tree.atomic(file) as out:
+        out.write(json.dumps(value, indent=2, sort_keys=True).encode() + b"\n")
+
+
+def _git(settings: Settings, *arguments: str) -> str | None:
+    """What git answers, or None without git or a repository."""
+    try:
+        return subprocess.run(
+            ["git", *arguments],
+            cwd=settings.root,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

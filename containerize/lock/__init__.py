@@ -1,0 +1,1 @@
+"""What an image is made of, by hash: requirements, Debian packages, tools."""

@@ -1,0 +1,1 @@
+"""From locked inputs to canonical layers."""

@@ -1,0 +1,347 @@
+"""The three layers of an image, packed from checked inputs as canonical tars."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import stat
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import debian.debfile
+import installer
+import installer.destinations
+import installer.sources
+import pathspec
+from installer.exceptions import InstallerError
+
+from containerize.errors import Problem
+from containerize.fetch import inputs
+from containerize.lock import locks
+from containerize.pack import tree
+from containerize.settings import Settings
+
+USER = 65532
+"""The user and group `nonroot`, as distroless images number it."""
+
+APP = "srv"
+"""The directory that holds the app's directory."""
+
+WHEEL_ERRORS = (OSError, ValueError, zipfile.BadZipFile, InstallerError)
+
+# What Debian's own slim images leave out (dpkg's path-exclude), copyrights kept.
+LEFT_OUT = (
+    "usr/share/doc",
+    "usr/share/info",
+    "usr/share/lintian",
+    "usr/share/man",
+    "usr/share/pixmaps",
+)
+
+# Never packed, .gitignore or not: what no image needs, and what often is secret.
+NEVER_PACKED = (
+    ".*",
+    "__pycache__/",
+    "*.py[co]",
+    "*~",
+    "*.sw[op]",
+    "*.pem",
+    "*.key",
+    "*.p12",
+    "id_rsa*",
+    "id_ed25519*",
+    "tests/",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+    """A packed layer: its name, its file, the file's SHA-256 and size in bytes."""
+
+    name: str
+    path: Path
+    sha256: str
+    size: int
+
+
+def pack(settings: Settings) -> tuple[Layer, ...]:
+    """Pack rootfs.tar, deps.tar and app.tar into the build directory.
+
+    rootfs and deps are left as they are where they already come from these inputs.
+    Raises Problem where a lock or an input is missing or wrong.
+    """
+    locked = locks.read_base(settings)
+    collected = inputs.collect(settings)
+    debs = [path for _, path in collected.packages]
+    wheels = [(wheel.name, wheel.path) for wheel in collected.wheels]
+    fixed = (
+        settings.image_architecture,
+        settings.python,
+        settings.interpreter_path,
+        locked.time,
+        *(tree.sha256(Path(file)) for file in (__file__, tree.__file__)),
+    )
+    return (
+        _packed(
+            settings,
+            "rootfs",
+            locked.time,
+            lambda: rootfs(debs, settings.python),
+            (*fixed, *(package.sha256 for package, _ in collected.packages)),
+        ),
+        _packed(
+            settings,
+            "deps",
+            locked.time,
+            lambda: dependencies(settings, wheels),
+            (*fixed, *(wheel.sha256 for wheel in collected.wheels)),
+        ),
+        _packed(settings, "app", locked.time, lambda: application(settings)),
+    )
+
+
+def rootfs(debs: Iterable[Path], python: str) -> tree.Tree:
+    """The root file system: Debian packages merged, and what their scripts would add.
+
+    Empty where there are no packages, as on a base image of the user's own.
+    """
+    root = tree.Tree()
+    packages = [debian.debfile.DebFile(str(path)) for path in debs]
+    if not packages:
+        return root
+    # base-files brings the links of the merged /usr, which other packages may cross.
+    packages.sort(key=lambda deb: deb.debcontrol()["Package"] != "base-files")
+    for deb in packages:
+        _unpack(deb, root)
+    _finish(root, python)
+    return root
+
+
+def _unpack(deb: debian.debfile.DebFile, root: tree.Tree) -> None:
+    name = deb.debcontrol()["Package"]
+    with deb.data.tgz() as archive:
+        for member in archive:
+            path = member.name.removeprefix("./").rstrip("/")
+            if path in ("", ".") or _left_out(path):
+                continue
+            head, _, rest = path.partition("/")
+            alias = root.entries.get(head)
+            if rest and alias and alias.kind == tarfile.SYMTYPE:
+                path = f"{alias.target}/{rest}"
+            if member.type not in (
+                tarfile.REGTYPE,
+                tarfile.DIRTYPE,
+                tarfile.SYMTYPE,
+                tarfile.LNKTYPE,
+            ):
+                raise Problem(
+                    f"{name}: /{path} is a device or a pipe: leave {name} out"
+                )
+            content = archive.extractfile(member) if member.isreg() else None
+            link = member.linkname
+            entry = tree.Entry(
+                kind=member.type,
+                mode=0o777 if member.issym() else member.mode & 0o7777,
+                uid=member.uid,
+                gid=member.gid,
+                target=link.removeprefix("./") if member.islnk() else link,
+                content=content.read() if content else b"",
+            )
+            try:
+                root.add(path, entry)
+            except Problem as problem:
+                raise Problem(f"package {name}: {problem}") from None
+    # Scanners look here for the packages of images that have no package manager.
+    for file, source in ((name, "control"), (f"{name}.md5sums", "md5sums")):
+        if deb.control.has_file(source):
+            root.add(
+                f"var/lib/dpkg/status.d/{file}",
+                tree.file(deb.control.get_content(source) or b""),
+            )
+
+
+def _left_out(path: str) -> bool:
+    return path.startswith(tuple(f"{top}/" for top in LEFT_OUT)) and not (
+        path.startswith("usr/share/doc/") and path.endswith("/copyright")
+    )
+
+
+def _finish(root: tree.Tree, python: str) -> None:
+    """Add what the maintainer scripts of Debian's packages make on installation."""
+    certificates = [
+        root.entries[path].content.rstrip(b"\n") + b"\n"
+        for path in root.children("usr/share/ca-certificates")
+        if path.endswith(".crt")
+    ]
+    bundle = "etc/ssl/certs/ca-certificates.crt"
+    if certificates:
+        root.replace(bundle, tree.file(b"".join(certificates)))
+        root.replace("usr/lib/ssl/cert.pem", tree.symlink(f"/{bundle}"))
+    nobody = f"nonroot:x:{USER}:"
+    root.replace(
+        "etc/passwd",
+        tree.file(
+            f"root:x:0:0:root:/root:/sbin/nologin\n"
+            f"{nobody}{USER}:nonroot:/nonexistent:/sbin/nologin\n".encode()
+        ),
+    )
+    root.replace("etc/group", tree.file(f"root:x:0:\n{nobody}\n".encode()))
+    root.replace("etc/nsswitch.conf", tree.file(b"hosts: files dns\n"))
+    root.replace("tmp", dataclasses.replace(tree.DIRECTORY, mode=0o1777))
+    root.replace("usr/bin/python3", tree.symlink(f"python{python}"))
+    # Debian's Python looks in dist-packages, everyone else's in site-packages.
+    local = f"usr/local/lib/python{python}"
+    root.replace(f"{local}/site-packages", tree.DIRECTORY)
+    root.replace(f"{local}/dist-packages", tree.symlink("site-packages"))
+
+
+def dependencies(settings: Settings, wheels: Iterable[tuple[str, Path]]) -> tree.Tree:
+    """The wheels, given as (file name, path), unpacked as an installer would.
+
+    pypa's installer does the work: `pip install --target` writes the path of the
+    host's own interpreter into console scripts.
+    """
+    site = f"usr/local/lib/python{settings.python}/site-packages"
+    with tempfile.TemporaryDirectory() as scratch:
+        stage = Path(scratch, "stage")
+        for name, path in wheels:
+            wheel = Path(scratch, name)
+            wheel.symlink_to(path)  # the installer wants the name that the cache drops
+            try:
+                _install(wheel, stage, site, settings)
+            except WHEEL_ERRORS as error:
+                raise Problem(f"{name} cannot be unpacked: {error}") from error
+        return _from_directory(stage, sorted(stage.rglob("*")))
+
+
+def _install(wheel: Path, stage: Path, site: str, settings: Settings) -> None:
+    with installer.sources.WheelFile.open(wheel) as source:
+        scheme = {
+            "purelib": f"/{site}",
+            "platlib": f"/{site}",
+            "headers": f"/usr/local/include/{source.distribution}",
+            "scripts": "/usr/local/bin",
+            "data": "/usr/local",
+        }
+        installer.install(
+            source,
+            installer.destinations.SchemeDictionaryDestination(
+                scheme,
+                interpreter=settings.interpreter_path,
+                script_kind="posix",
+                destdir=str(stage),
+            ),
+            additional_metadata={"INSTALLER": b"containerize\n"},
+        )
+
+
+def application(settings: Settings) -> tree.Tree:
+    """The app's directory, its files with modes that git knows."""
+    files = app_files(settings)
+    packed = _from_directory(settings.root, files)
+    moved = tree.Tree()
+    moved.add(APP, tree.DIRECTORY)
+    for path, entry in packed.entries.items():
+        moved.add(f"{APP}/{path}", entry)
+    return moved
+
+
+def app_files(settings: Settings) -> list[Path]:
+    """The app's files and links without what .gitignore names and `NEVER_PACKED`.
+
+    The .gitignore files of the repository decide, not those of the user's account:
+    the same files pack to the same bytes for all. Raises Problem where there are none.
+    """
+    top = settings.root / settings.app
+    if not top.is_dir():
+        raise Problem(f"there is no directory {settings.app}/ to pack: see setting app")
+    files = sorted(visible(top, settings.root, NEVER_PACKED))
+    if not files:
+        raise Problem(f"{settings.app}/ has nothing to pack: put the app there")
+    return files
+
+
+def visible(top: Path, root: Path, never: Iterable[str] = (".git/",)) -> Iterable[Path]:
+    """The files and links below `top` that git would take, without `never`.
+
+    `never` has patterns as in a .gitignore; `root` is the repository's.
+    """
+    rules = [(top, pathspec.GitIgnoreSpec.from_lines(never))]
+    for directory in [root, *reversed(top.relative_to(root).parents)]:
+        rules += _ignore_rules(root / directory)
+    yield from _walk(top, rules)
+
+
+def _walk(
+    directory: Path, rules: Sequence[tuple[Path, pathspec.GitIgnoreSpec]]
+) -> Iterable[Path]:
+    rules = [*rules, *_ignore_rules(directory)]
+    for child in directory.iterdir():
+        folder = child.is_dir() and not child.is_symlink()
+        slash = "/" if folder else ""
+        if any(
+            spec.match_file(child.relative_to(base).as_posix() + slash)
+            for base, spec in rules
+        ):
+            continue
+        if folder:
+            yield from _walk(child, rules)
+        else:
+            yield child
+
+
+def _ignore_rules(directory: Path) -> list[tuple[Path, pathspec.GitIgnoreSpec]]:
+    file = directory / ".gitignore"
+    if not file.is_file():
+        return []
+    lines = file.read_text("utf-8").splitlines()
+    return [(directory, pathspec.GitIgnoreSpec.from_lines(lines))]
+
+
+def _from_directory(top: Path, paths: Iterable[Path]) -> tree.Tree:
+    """A tree of files below `top`, owned by root, with the modes that git knows."""
+    result = tree.Tree()
+    for path in paths:
+        name = path.relative_to(top).as_posix()
+        status = path.lstat()
+        if stat.S_ISLNK(status.st_mode):
+            result.add(name, tree.symlink(os.readlink(path)))
+        elif stat.S_ISDIR(status.st_mode):
+            result.add(name, tree.DIRECTORY)
+        elif stat.S_ISREG(status.st_mode):
+            mode = 0o755 if status.st_mode & stat.S_IXUSR else 0o644
+            result.add(name, tree.file(path.read_bytes(), mode))
+        else:
+            raise Problem(f"{path} is no file, directory or link: move it elsewhere")
+    return result
+
+
+def _packed(
+    settings: Settings,
+    name: str,
+    time: int,
+    make: Callable[[], tree.Tree],
+    made_from: Sequence[object] | None = None,
+) -> Layer:
+    """The layer in its file; made anew unless it was made from the same things."""
+    path = settings.build_dir / f"{name}.tar"
+    stamp = settings.build_dir / f"{name}.json"
+    key = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()
+    try:
+        known = json.loads(stamp.read_bytes())
+        if made_from and known == [key, digest := tree.sha256(path)]:
+            return Layer(name, path, digest, path.stat().st_size)
+    except (OSError, ValueError):
+        pass  # no stamp, no layer or no sense in it: made anew
+    packed = make()
+    with tree.atomic(path) as file:
+        packed.write(file, time)
+    digest = tree.sha256(path)
+    with tree.atomic(stamp) as file:
+        file.write(json.dumps([key, digest]).encode())
+    return Layer(name, path, digest, path.stat().st_size)

@@ -1,0 +1,487 @@
+"""The verbs, as a collection: `invoke --list` and `containerize --list` name them.
+
+A verb imports what it uses when it runs, so that a list of the verbs takes no time.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import invoke
+
+from containerize.terminal import Meter, agreed, echo, megabytes, say
+
+if TYPE_CHECKING:
+    from containerize.build import Image
+    from containerize.engines.container import Container
+    from containerize.engines.engine import Engine
+    from containerize.settings import Settings
+    from containerize.verify.rebuild import Verdict
+
+Commands = Sequence[Sequence[str]]
+
+NAME = "name of the container; by default the setting, or the image's name"
+ENGINE = "docker, podman, or a path to one; by default whichever answers"
+TAG = "tag of the image; by default the first of the settings"
+PORT = "port on 127.0.0.1; by default the setting, 8080"
+
+
+class Session:
+    """What a verb works with: the project's settings, and an engine."""
+
+    def __init__(self, engine: str = "") -> None:
+        self._named = engine
+
+    @functools.cached_property
+    def settings(self) -> Settings:
+        """The settings; the flag --engine goes before the setting."""
+        from containerize import settings
+
+        named = {f"{settings.PREFIX}ENGINE": self._named} if self._named else {}
+        return settings.load(settings.find_root(Path.cwd()), os.environ | named)
+
+    @functools.cached_property
+    def engine(self) -> Engine:
+        """The engine that answers; it shows each command as it runs."""
+        from containerize.engines import engine
+
+        return engine.find(self.settings, on_command=echo)
+
+    def ensure_engine(self) -> Engine:
+        """The engine that answers, or else one installed and started now."""
+        from containerize.engines import complaints, provision
+        from containerize.errors import Problem
+
+        try:
+            return self.engine
+        except complaints.NoEngine as problem:
+            say(str(problem))
+            if not agreed("Install and start one now?"):
+                raise Problem("no engine, and none may be installed") from None
+            return provision.install(self.settings, on_command=echo, on_line=say)
+
+    def show(self, commands: Commands) -> None:
+        """What --dry prints: the commands that the engine would get."""
+        for command in commands:
+            echo([self.settings.engine or "docker", *command])
+
+    def container(self, name: str) -> str:
+        """The container that a flag names, or else the settings."""
+        from containerize.settings import check_container
+
+        return check_container(name or self.settings.container_name)
+
+    def port(self, port: str) -> int:
+        from containerize.settings import check_port
+
+        return check_port(port or self.settings.port)
+
+    def build_commands(self, names: Sequence[str], cache: bool = True) -> Commands:
+        from containerize import build
+
+        kind = Path(self.settings.engine).name or "docker"
+        return build.commands(self.settings, names, kind=kind, cache=cache)
+
+
+def verb(dry: Callable[..., str | Commands], **options: Any) -> Callable[..., Any]:
+    """A task that gets a `Session`.
+
+    `dry` gets what the verb gets and returns what --dry shows in its place: the
+    engine's commands, or a line. A Problem ends a verb with one line and exit code 1.
+    """
+
+    def decorate(function: Callable[..., None]) -> Any:
+        @functools.wraps(function)
+        def run(context: invoke.Context, **flags: Any) -> None:
+            from containerize.errors import Problem
+
+            named = flags.get("engine", "")
+            session = Session(named if isinstance(named, str) else "")
+            try:
+                if not context.config.run.dry:
+                    function(session, **flags)
+                elif isinstance(shown := dry(session, **flags), str):
+                    say(shown)
+                else:
+                    session.show(shown)
+            except Problem as problem:
+                raise invoke.Exit(f"{function.__name__}: {problem}", code=1) from None
+            except KeyboardInterrupt:
+                raise invoke.Exit("interrupted", code=130) from None
+            except BrokenPipeError:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+        return invoke.task(run, **options)
+
+    return decorate
+
+
+def _dry_lock(s: Session, upgrade: bool = False, check: bool = False) -> str:
+    return f"Would {'check' if check else 'resolve'} the locks in {s.settings.root}."
+
+
+@verb(
+    _dry_lock,
+    help={
+        "upgrade": "take the newest versions, instead of keeping those that still fit",
+        "check": "only say whether the locks are in step with their inputs",
+    },
+)
+def lock(s: Session, upgrade: bool = False, check: bool = False) -> None:
+    """Lock the packages of the image and the tools, each by its hash."""
+    from containerize.errors import Problem
+    from containerize.lock import locks
+
+    if not check:
+        report(locks.lock(s.settings, upgrade=upgrade, progress=Meter()))
+        return
+    if stale := locks.check(s.settings):
+        raise Problem("; ".join(stale))
+    say("The locks are in step with their inputs.")
+
+
+def report(changes: Sequence[str]) -> None:
+    for change in changes:
+        say(f"  {change}")
+    if not changes:
+        say("The locks are as they were.")
+    elif any(not change.startswith("tools.txt") for change in changes):
+        say("The image's digest changes with these locks.")
+
+
+@verb(lambda s: "$ hadolint Dockerfile")
+def lint(s: Session) -> None:
+    """Check the Dockerfile with hadolint."""
+    import subprocess
+
+    from containerize.errors import Problem
+
+    if not (s.settings.root / "Dockerfile").is_file():
+        raise Problem("there is no Dockerfile: restore it (git checkout Dockerfile)")
+    # Where the tools are, were .venv activated or not.
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    command = ["hadolint", "Dockerfile"]
+    echo(command)
+    done = subprocess.run(
+        command, cwd=s.settings.root, env=os.environ | {"PATH": path}, check=False
+    )
+    if done.returncode:
+        raise invoke.Exit(code=done.returncode)
+
+
+@verb(lambda s: f"Would fetch what is missing into {s.settings.cache_dir}.")
+def fetch(s: Session) -> None:
+    """Download what the locks name into the input cache, each file checked."""
+    from containerize.fetch import inputs
+
+    found = inputs.fetch(s.settings, progress=Meter())
+    count = len(found.wheels) + len(found.packages)
+    say(f"All {count} inputs are in {s.settings.cache_dir}, their hashes checked.")
+
+
+def _dry_build(
+    s: Session, tag: Sequence[str] = (), no_cache: bool = False, **_: Any
+) -> Commands:
+    from containerize import build
+
+    return s.build_commands(build.references(s.settings, tag), cache=not no_cache)
+
+
+@verb(
+    _dry_build,
+    iterable=["tag"],
+    help={
+        "tag": "tag to give; can be repeated; by default those of the settings",
+        "no-cache": "ignore the builder's cache",
+        "engine": ENGINE,
+    },
+)
+def build(s: Session, tag: list[str], no_cache: bool = False, engine: str = "") -> None:
+    """Build the image, with no network, and load it in its canonical form."""
+    from containerize import build as building
+    from containerize.fetch import inputs
+
+    building.references(s.settings, tag)  # a bad tag is told before anything else
+    using = s.engine
+    inputs.fetch(s.settings, progress=Meter())
+    describe(building.build(s.settings, using, tags=tag, cache=not no_cache))
+
+
+def describe(built: Image) -> None:
+    for reference in built.references:
+        say(f"image     {reference}")
+    say(f"digest    {built.digests.manifest}")
+    say(f"config    {built.digests.config}")
+    layers = built.digests.layers
+    say(
+        f"size      {megabytes(sum(layer.size for layer in layers))}, compressed "
+        f"{megabytes(sum(layer.compressed_size for layer in layers))}"
+    )
+    say(f"archive   {built.archive}")
+    for warning in built.digests.warnings:
+        say(f"warning   {warning}")
+
+
+@verb(
+    _dry_build,
+    help={"save": "put them into digests.json, on purpose", "engine": ENGINE},
+)
+def digest(s: Session, save: bool = False, engine: str = "") -> None:
+    """Print the image's digests, building it first where files have changed."""
+    from containerize import build as building
+    from containerize.fetch import inputs
+    from containerize.image import record
+
+    found = building.current(s.settings)
+    if not found:
+        using = s.engine
+        inputs.fetch(s.settings, progress=Meter())
+        found = building.build(s.settings, using).digests
+    say(f"manifest  {found.manifest}")
+    say(f"config    {found.config}")
+    for diff_id in found.diff_ids:
+        say(f"diff ID   {diff_id}")
+    if save:
+        record.save_golden(s.settings, found)
+        say("They are in digests.json: commit it with what has changed them.")
+
+
+def _dry_verify(s: Session, engine: Sequence[str] = (), **_: Any) -> Commands:
+    sessions = [Session(name) for name in engine or [""]]
+    names = [s.settings.reference("verify")]
+    return [each.build_commands(names, cache=False)[0] for each in sessions]
+
+
+@verb(
+    _dry_verify,
+    iterable=["engine"],
+    help={
+        "against": "an archive, a file like digests.json, or a digest sha256:…",
+        "engine": "docker, podman, or a path to one; can be repeated",
+        "verbose": "show each difference, and all that is known of it",
+    },
+)
+def verify(
+    s: Session, engine: list[str], against: str = "", verbose: bool = False
+) -> None:
+    """Rebuild from nothing, otherwise each time, and compare the digests."""
+    from containerize.errors import Problem
+    from containerize.fetch import inputs
+    from containerize.verify import rebuild
+
+    using = [Session(name).engine for name in engine or [""]]
+    inputs.fetch(s.settings, progress=Meter())
+    verdict = rebuild.verify(
+        s.settings,
+        using,
+        against=against,
+        verbose=verbose,
+        on_rebuild=lambda r: say(f"{r.digests.manifest}  {r.name}, {r.seconds:.1f} s"),
+    )
+    if not verdict.equal:
+        explain(verdict)
+        raise Problem(
+            f"the image is not that of {verdict.expected}, {verdict.digest}"
+            if verdict.expected != verdict.digest
+            else f"the image is not {verdict.digest}"
+        )
+    say(f"Equal to {verdict.expected}: {verdict.digest}")
+
+
+def explain(verdict: Verdict) -> None:
+    for name in verdict.changed:
+        say(f"changed   {name}")
+    if verdict.changed:
+        say("If these changes are meant: invoke digest --save, and commit digests.json")
+    for found in verdict.differences:
+        say(f"{found.layer}: {found.path}: {found.field} differs: {found.cause}")
+        say(f"          {found.remedy}")
+        for line in found.detail.splitlines():
+            say(f"          {line}")
+    if not verdict.changed and not verdict.differences:
+        say(verdict.hint)
+
+
+def _dry_run(
+    s: Session, port: str = "", name: str = "", tag: str = "", **_: Any
+) -> Commands:
+    from containerize.engines import container
+
+    command = container.run_command(
+        s.settings,
+        s.settings.reference(tag or None),
+        name=s.container(name),
+        port=s.port(port),
+    )
+    return [command]
+
+
+@verb(
+    _dry_run,
+    help={
+        "port": PORT,
+        "name": NAME,
+        "detach": "return once the container is healthy; the default",
+        "foreground": "show the log, and stop and remove the container on Ctrl-C",
+        "tag": TAG,
+        "engine": ENGINE,
+    },
+)
+def run(
+    s: Session,
+    port: str = "",
+    name: str = "",
+    detach: bool = False,
+    foreground: bool = False,
+    tag: str = "",
+    engine: str = "",
+) -> None:
+    """Run the image under production flags and wait until it is healthy."""
+    from containerize.engines import container
+    from containerize.errors import Problem
+
+    if detach and foreground:
+        raise Problem("--detach and --foreground exclude each other: give one")
+    reference, name, number = (
+        s.settings.reference(tag or None),
+        s.container(name),
+        s.port(port),
+    )
+    started = container.run(s.settings, s.engine, reference, name=name, port=number)
+    say(f"{name} answers at {started.url}")
+    if foreground:
+        follow(s.settings, started)
+    else:
+        say("Next: invoke logs --follow, invoke ps, invoke stop")
+
+
+def follow(settings: Settings, started: Container) -> None:
+    """Show the log until the container ends or Ctrl-C, then stop and remove it."""
+    from containerize.engines import container
+    from containerize.errors import Problem
+
+    try:
+        started.engine.stream("logs", "--follow", started.name)
+        code = container.exit_code(started)
+        if code:
+            raise Problem(f"container {started.name} ended by itself with code {code}")
+    except KeyboardInterrupt:
+        pass
+    finally:
+        container.stop(settings, started.engine, started.name)
+
+
+@verb(
+    lambda s, port="", **_: [*_dry_build(s), *_dry_run(s, port)],
+    help={"port": PORT, "engine": ENGINE},
+)
+def up(s: Session, port: str = "", engine: str = "") -> None:
+    """Get from nothing to the app answering: engine, inputs, image, container."""
+    from containerize import build as building
+    from containerize.engines import container
+
+    number, reference = s.port(port), s.settings.reference()
+    using = s.ensure_engine()
+    fetch_or_relock(s.settings)
+    if not building.is_current(s.settings, using, reference):
+        describe(building.build(s.settings, using))
+    started = container.ensure(s.settings, using, reference, port=number)
+    say(f"{s.settings.container_name} answers at {started.url}")
+    say(f"Next: curl {started.url}, invoke logs --follow, invoke ps, invoke stop")
+
+
+def fetch_or_relock(settings: Settings) -> None:
+    """Fetch the inputs; where Debian dropped some, lock their successors and fetch."""
+    from containerize.errors import Problem
+    from containerize.fetch import inputs
+    from containerize.lock import locks
+
+    try:
+        inputs.fetch(settings, progress=Meter())
+    except inputs.Superseded as problem:
+        say(str(problem))
+        if not agreed("Lock the packages that are there now?"):
+            raise Problem("packages of base.lock are gone, and it must stay") from None
+        report(locks.lock_base(settings, upgrade=True, progress=Meter()))
+        inputs.fetch(settings, progress=Meter())
+
+
+@verb(
+    lambda s, name="", **_: [["stop", s.container(name)], ["rm", s.container(name)]],
+    help={"name": NAME, "engine": ENGINE},
+)
+def stop(s: Session, name: str = "", engine: str = "") -> None:
+    """Stop the container, leaving it time to drain, and remove it."""
+    from containerize.engines import container
+
+    name = s.container(name)
+    container.stop(s.settings, s.engine, name)
+    say(f"{name} is stopped and removed.")
+
+
+def _listing(s: Session, *verb: str) -> list[str]:
+    return [*verb, "--filter", f"label={s.settings.label}"]
+
+
+@verb(lambda s, **_: [_listing(s, "ps", "--all")], help={"engine": ENGINE})
+def ps(s: Session, engine: str = "") -> None:
+    """List the project's containers."""
+    s.engine.stream(*_listing(s, "ps", "--all"))
+
+
+@verb(lambda s, **_: [_listing(s, "images")], help={"engine": ENGINE})
+def images(s: Session, engine: str = "") -> None:
+    """List the project's images."""
+    s.engine.stream(*_listing(s, "images"))
+
+
+def _logs(s: Session, follow: bool, name: str) -> list[str]:
+    return ["logs", *(["--follow"] if follow else []), s.container(name)]
+
+
+@verb(
+    lambda s, follow=False, name="", **_: [_logs(s, follow, name)],
+    help={"follow": "go on until Ctrl-C", "name": NAME, "engine": ENGINE},
+)
+def logs(s: Session, follow: bool = False, name: str = "", engine: str = "") -> None:
+    """Show the container's log."""
+    from containerize.engines import container
+
+    command = _logs(s, follow, name)
+    container.require(s.settings, s.engine, command[-1])
+    s.engine.stream(*command)
+
+
+@verb(
+    lambda s, **_: (
+        f"Would remove what has the label {s.settings.label}, build/ and dist/."
+    ),
+    help={"engine": ENGINE},
+)
+def clean(s: Session, engine: str = "") -> None:
+    """Remove the project's containers, images, packed layers and archives."""
+    from containerize import build as building
+
+    building.clean(s.settings)
+    building.remove(s.settings, s.engine)
+    say(f"The inputs stay in {s.settings.cache_dir}.")
+
+
+@verb(
+    lambda s, **_: "Would say which engine is used, and why.",
+    help={"install": "install and start an engine where none answers (root or sudo)"},
+)
+def engine(s: Session, install: bool = False) -> None:
+    """Say which engine is used, and why."""
+    using = s.ensure_engine() if install else s.engine
+    for key, value in dataclasses.asdict(using.describe()).items():
+        say(f"{key:9} {value}")
+
+
+namespace = invoke.Collection.from_module(sys.modules[__name__])

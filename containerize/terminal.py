@@ -1,0 +1,58 @@
+"""What a person reads and answers: lines, commands, questions, progress."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+def echo(command: Sequence[str]) -> None:
+    """Show a command as a shell would take it."""
+    say(f"$ {shlex.join(command)}")
+
+
+def agreed(question: str) -> bool:
+    """Ask on a terminal; without one, go ahead."""
+    if not sys.stdin.isatty():
+        return True
+    try:
+        return input(f"{question} [Y/n] ").strip().lower() in ("", "y", "yes")
+    except EOFError:
+        return False
+
+
+def megabytes(size: int) -> str:
+    return f"{size / 1e6:.1f} MB"
+
+
+class Meter:
+    """Download progress: a line that counts on a terminal, a line a file when piped."""
+
+    def __init__(self) -> None:
+        self.moving = sys.stdout.isatty()
+
+    def start(self, name: str, total: int | None) -> None:
+        self.name, self.total, self.size = name, total, 0
+        if self.moving:
+            print(name, end="", flush=True)
+
+    def advance(self, size: int) -> None:
+        self.size += size
+        if self.moving:
+            of = f" of {megabytes(self.total)}" if self.total else ""
+            print(
+                f"\r{self.name}  {megabytes(self.size)}{of}\033[K", end="", flush=True
+            )
+
+    def done(self) -> None:
+        start = "\r\033[K" if self.moving else ""
+        size = f"  {megabytes(self.size)}" if self.size else ""
+        say(f"{start}{self.name}{size}")
+
+    def note(self, text: str) -> None:
+        say(text)

@@ -1,0 +1,436 @@
+"""Build again, from nothing and elsewhere, and see whether the same image comes out.
+
+Each rebuild runs in processes of its own, in a copy of the repository, with a fresh
+build directory and the builder's cache off. What a varied one has otherwise is what
+Debian's reprotest varies, as far as it reaches what runs outside of the engine: inside
+of it the clock goes on by itself, and the rest is the engine's own.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import json
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from containerize import build
+from containerize.engines.engine import Engine
+from containerize.errors import Problem
+from containerize.fetch import inputs
+from containerize.image import canonical, record
+from containerize.image.canonical import ImageDigests
+from containerize.pack import layers
+from containerize.settings import Settings
+from containerize.verify import explain
+from containerize.verify.explain import Difference
+
+VARIED = (
+    "clock",
+    "time zone",
+    "locale",
+    "umask",
+    "user and home",
+    "build path",
+    "file order and times",
+    "hash seed",
+    "number of CPUs",
+    "environment",
+    "input cache",
+)
+"""What a varied rebuild has otherwise than a plain one; `_vary` says how."""
+
+AHEAD = 400 * 24 * 3600
+"""Seconds that the clock of a varied rebuild is ahead."""
+
+AT_ONCE = 2
+"""Rebuilds that are under way at a time: one packs while another builds."""
+
+NOW = contextlib.nullcontext()
+"""A turn that need not be waited for."""
+
+NOBODY = 65534
+"""The user that packs the layers in a varied rebuild of root's."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Rebuild:
+    """An image built from nothing; its files last as long as `scratch` does."""
+
+    name: str
+    digests: ImageDigests
+    scratch: Path
+    seconds: float
+
+    @property
+    def archive(self) -> Path:
+        return self.scratch / "image.tar"
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """Whether rebuilds gave what was expected, and what is known of why not."""
+
+    rebuilds: tuple[Rebuild, ...]
+    expected: str
+    """What they were compared with, in words."""
+    digest: str
+    """The digest that was expected."""
+    differences: tuple[Difference, ...] = ()
+    """What differs between two archives, where there were two."""
+    changed: tuple[str, ...] = ()
+    """Inputs that are others than those of the expected image, where they are known."""
+
+    @property
+    def equal(self) -> bool:
+        return all(self.digest in _names(r.digests) for r in self.rebuilds)
+
+    @property
+    def hint(self) -> str:
+        """What a digest alone tells, where the image is another one."""
+        part = explain.named(self.rebuilds[0].digests, self.digest)
+        if part:
+            return f"{self.digest} is the digest of {part}"
+        return "nothing in the image has this digest: give an archive to learn why"
+
+
+def verify(
+    settings: Settings,
+    engines: Sequence[Engine],
+    *,
+    against: str = "",
+    verbose: bool = False,
+    on_rebuild: Callable[[Rebuild], None] = lambda _: None,
+) -> Verdict:
+    """Rebuild and compare: with `against`, or else the rebuilds with one another.
+
+    `against` is an archive of `build`, a file like digests.json, or a digest of a
+    manifest or a config. Without it, the first engine builds a plain image and every
+    engine a varied one; equal ones must be those of digests.json, if that is there.
+    Raises Problem where `against` is none of these, and where a build fails.
+    """
+    expected = Expected(settings, against)
+    with tempfile.TemporaryDirectory(prefix="containerize-verify-") as directory:
+        scratch = Path(directory)
+        scratch.chmod(0o755)
+        plans = [(engine, not against) for engine in engines]
+        if not against:
+            plans.insert(0, (engines[0], False))
+        rebuilds = []
+        with (
+            contextlib.ExitStack() as stack,
+            concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool,
+        ):
+            for engine in engines:
+                stack.enter_context(_tidied(settings, engine))
+            turn = threading.Lock()
+            futures = [
+                pool.submit(
+                    rebuild, settings, engine, scratch, varied=varied, turn=turn
+                )
+                for engine, varied in plans
+            ]
+            for future in futures:
+                rebuilds.append(future.result())
+                on_rebuild(rebuilds[-1])
+        first = rebuilds[0]
+        other = next(
+            (r for r in rebuilds if r.digests.manifest != first.digests.manifest), None
+        )
+        if other:
+            found = _compare(first, other, verbose)
+            digest = first.digests.manifest
+            return Verdict(tuple(rebuilds), "the first rebuild", digest, found)
+        if not expected.digest:
+            return Verdict(tuple(rebuilds), "the first rebuild", first.digests.manifest)
+        verdict = Verdict(
+            tuple(rebuilds), expected.name, expected.digest, (), expected.changed
+        )
+        if verdict.equal or not expected.archive:
+            return verdict
+        found = tuple(explain.compare(expected.archive, first.archive, verbose=verbose))
+        return dataclasses.replace(verdict, differences=found)
+
+
+class Expected:
+    """What `against` names; without it, the digest in digests.json, if any."""
+
+    def __init__(self, settings: Settings, against: str) -> None:
+        self.name, self.digest = against or record.GOLDEN, ""
+        self.archive: Path | None = None
+        self.changed: tuple[str, ...] = ()
+        if re.fullmatch(r"sha256:[0-9a-f]{64}", against):
+            self.digest = against
+            return
+        path = Path(against) if against else record.golden_path(settings)
+        if not path.is_file():
+            if against:
+                raise Problem(
+                    f"{against} is no file and no digest: name an archive of "
+                    "`invoke build`, a file like digests.json, or sha256:…"
+                )
+            return
+        with path.open("rb") as file:
+            is_json = file.read(1) == b"{"
+        if not is_json:
+            self.archive = path
+            self.digest = canonical.read_digests(path).manifest
+            return
+        facts = record.read_golden(path).get(settings.image_architecture)
+        if facts:
+            self.digest = facts["manifest"]
+            self.changed = tuple(record.changes(settings, facts))
+        elif against:
+            raise Problem(
+                f"{against} has no digest for {settings.image_architecture}: "
+                "add one with `invoke digest --save`"
+            )
+
+
+def _names(digests: ImageDigests) -> tuple[str, ...]:
+    return digests.manifest, digests.config
+
+
+def _compare(first: Rebuild, other: Rebuild, verbose: bool) -> tuple[Difference, ...]:
+    return tuple(explain.compare(first.archive, other.archive, verbose=verbose))
+
+
+# --- One rebuild -----------------------------------------------------------------
+
+
+def rebuild(
+    settings: Settings,
+    engine: Engine,
+    scratch: Path,
+    *,
+    varied: bool,
+    turn: contextlib.AbstractContextManager[object] = NOW,
+) -> Rebuild:
+    """Build the repository from nothing in a copy of its own below `scratch`.
+
+    The engine builds in `turn` only: two builds at the same time would not show a step
+    that writes the time. Neither the tree, nor its tags, nor the record of the last
+    build change. Raises Problem where the build fails, with the last line of its log.
+    """
+    began = time.monotonic()
+    home = Path(tempfile.mkdtemp(dir=scratch, prefix="verify-"))
+    home.chmod(0o755)
+    root = home / ("ein längerer Pfad" if varied else "copy")
+    _copy(settings.root, root, varied)
+    cache = _fresh_cache(settings, home) if varied else settings.cache_dir
+    copied = dataclasses.replace(settings, root=root, cache=str(cache))
+    with contextlib.ExitStack() as stack:
+        user = (
+            NOBODY if varied and os.geteuid() == 0 and _may_run(NOBODY, root) else None
+        )
+        if user is not None:
+            stack.enter_context(_owned_by(user, home))
+        _call("pack", copied, engine, home, varied=varied, user=user)
+    tag = home.name.replace("_", "-")
+    try:
+        with turn:
+            _call("make", copied, engine, home, varied=varied, tag=tag)
+        _call("export", copied, engine, home, varied=varied, tag=tag)
+    finally:
+        engine.run("rmi", settings.reference(tag), check=False, echo=False)
+    digests = canonical.read_digests(home / "image.tar")
+    name = f"{engine.kind}, {'varied' if varied else 'plain'}"
+    return Rebuild(name, digests, home, time.monotonic() - began)
+
+
+def _copy(source: Path, target: Path, varied: bool) -> None:
+    """Copy what git would take of the repository; varied, in another order and time."""
+    files = sorted(layers.visible(source, source), reverse=varied)
+    mask = 0o077 if varied else 0o022
+    target.mkdir()
+    for file in files:
+        copy = target / file.relative_to(source)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, copy, follow_symlinks=False)
+        if not copy.is_symlink():
+            copy.chmod((0o777 if os.access(file, os.X_OK) else 0o666) & ~mask)
+        if varied:
+            os.utime(copy, (AHEAD, AHEAD), follow_symlinks=False)
+
+
+def _fresh_cache(settings: Settings, home: Path) -> Path:
+    """A copy of the inputs that the locks name, each hashed on the way."""
+    collected = inputs.collect(settings)
+    cache = home / "cache"
+    cache.mkdir()
+    for path in (
+        *(wheel.path for wheel in collected.wheels),
+        *(path for _, path in collected.packages),
+    ):
+        shutil.copyfile(path, cache / path.name)
+    return cache
+
+
+@contextlib.contextmanager
+def _owned_by(user: int, top: Path) -> Iterator[None]:
+    for owner in (user, os.geteuid()):
+        for path in (top, *top.rglob("*")):
+            os.chown(path, owner, owner, follow_symlinks=False)
+        if owner == user:
+            yield
+
+
+def _may_run(user: int, directory: Path) -> bool:
+    """Whether another user may run this Python and see this package."""
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", "import containerize.pack.layers"],
+            cwd=directory.parent,
+            user=user,
+            group=user,
+            extra_groups=[],
+            env={"PYTHONPATH": str(_top())},
+            capture_output=True,
+            check=False,
+        )
+    except PermissionError:
+        return False
+    return done.returncode == 0
+
+
+def _top() -> Path:
+    return Path(__file__).resolve().parent.parent
+
+
+@contextlib.contextmanager
+def _tidied(settings: Settings, engine: Engine) -> Iterator[None]:
+    """Remove the nameless images that builders without a cache leave behind."""
+    before = _dangling(settings, engine)
+    try:
+        yield
+    finally:
+        for left in _dangling(settings, engine) - before:
+            engine.run("rmi", left, check=False, echo=False)
+
+
+def _dangling(settings: Settings, engine: Engine) -> set[str]:
+    """The project's images that have no name any more, such as those of stages."""
+    answer = engine.run(
+        "images", "--quiet", "--no-trunc", "--filter=dangling=true",
+        f"--filter=label={settings.label}", echo=False,
+    )  # fmt: skip
+    return set(answer.stdout.split())
+
+
+def _call(
+    step: str,
+    settings: Settings,
+    engine: Engine,
+    home: Path,
+    *,
+    varied: bool,
+    tag: str = "",
+    user: int | None = None,
+) -> None:
+    """Run a step in a process of its own. Raises Problem with its last words."""
+    plan = {
+        "step": step,
+        "settings": dataclasses.asdict(settings) | {"root": ""},
+        "engine": [engine.kind, engine.command, dict(engine.options)],
+        # An engine finds its settings and its images in the user's home.
+        "environment": {"HOME": str(Path.home()), **engine.environment},
+        "tag": tag,
+        "varied": varied,
+    }
+    log = home / f"{step}.log"
+    with log.open("wb") as out:
+        done = subprocess.run(
+            [sys.executable, "-m", __name__],
+            cwd=settings.root,
+            env=_environment(home, varied),
+            input=json.dumps(plan).encode(),
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            umask=0o077 if varied else 0o022,
+            user=user,
+            group=user,
+            extra_groups=None if user is None else [],
+            check=False,
+        )
+    if done.returncode:
+        lines = log.read_text("utf-8", "replace").strip().splitlines()
+        raise Problem(f"a rebuild failed: {lines[-1] if lines else 'silently'}")
+
+
+def _environment(home: Path, varied: bool) -> dict[str, str]:
+    """The environment of a rebuild's process."""
+    environ = {**os.environ, "PYTHONPATH": str(_top())}
+    environ.pop("PYTHONHASHSEED", None)
+    if not varied:
+        return environ
+    return environ | {
+        "TZ": "Pacific/Kiritimati",
+        "LC_ALL": "C",
+        "LANGUAGE": "tr",
+        "PYTHONCOERCECLOCALE": "0",
+        "PYTHONUTF8": "0",
+        "PYTHONHASHSEED": "4711",
+        "USER": "somebody-else",
+        "LOGNAME": "somebody-else",
+        "HOME": str(home),
+        "CFLAGS": "-g",
+        "DEB_BUILD_OPTIONS": "noopt",
+        "SOURCE_DATE_EPOCH": str(AHEAD),
+        "CAPTURE_ENVIRONMENT": "noise",
+    }
+
+
+def _vary() -> None:
+    """Give this process another clock, order of files and number of CPUs."""
+    now, now_ns, listdir = time.time, time.time_ns, os.listdir
+
+    def shuffled(path: str = ".") -> list[str]:
+        names = listdir(path)
+        random.shuffle(names)
+        return names
+
+    time.time = lambda: now() + AHEAD
+    time.time_ns = lambda: now_ns() + AHEAD * 10**9
+    os.listdir = shuffled  # type: ignore[assignment]
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+
+
+def main() -> None:
+    """Do the step of a rebuild that stdin describes."""
+    plan = json.load(sys.stdin)
+    if plan["varied"]:
+        _vary()
+    values = plan["settings"]
+    for name, value in values.items():
+        values[name] = tuple(value) if isinstance(value, list) else value
+    # Not from the plan: how a path is text depends on the locale.
+    settings = Settings(**values | {"root": Path.cwd()})
+    kind, command, options = plan["engine"]
+    engine = Engine(
+        kind, tuple(command), options=options, environment=plan["environment"]
+    )
+    try:
+        if plan["step"] == "pack":
+            build.pack(settings)
+            return
+        names = build.references(settings, [plan["tag"]])
+        if plan["step"] == "make":
+            build.make(settings, engine, names, cache=False)
+        else:
+            build.export(settings, engine, names, settings.root.with_name("image.tar"))
+    except Problem as problem:
+        sys.exit(str(problem))
+
+
+if __name__ == "__main__":
+    main()

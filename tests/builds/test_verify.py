@@ -1,0 +1,83 @@
+"""Rebuilding on real engines: equal when it should be, and told apart when not."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from containerize import settings
+from containerize.errors import Problem
+from containerize.image import record
+from containerize.verify import rebuild
+
+
+def spoil(clone, instruction):
+    """Put an instruction into the stage that the image comes from."""
+    file = clone.root / "Dockerfile"
+    text = file.read_text("utf-8")
+    file.write_text(text.replace("WORKDIR", f"{instruction}\nWORKDIR", 1), "utf-8")
+
+
+def names(using):
+    return using.run("images", "--format", "{{.Repository}}:{{.Tag}}").stdout
+
+
+def dangling(using):
+    listing = using.run("images", "--quiet", "--filter=dangling=true", "--no-trunc")
+    return set(listing.stdout.split())
+
+
+def test_a_rebuild_under_other_conditions_gives_the_committed_digest(using, project):
+    ours = settings.load(project.root, {})
+    before = dangling(using)
+    verdict = rebuild.verify(ours, [using])
+    assert [r.name.partition(", ")[2] for r in verdict.rebuilds] == ["plain", "varied"]
+    golden = record.read_golden(record.golden_path(ours))[ours.image_architecture]
+    assert verdict.digest == golden["manifest"]
+    assert verdict.equal, verdict.changed
+    assert "verify-" not in names(using)
+    assert dangling(using) <= before
+
+
+def test_a_step_of_ones_own_is_found(built, using, clone):
+    spoil(clone, 'RUN ["python3", "-c", "open(\'/srv/new\', \'w\').close()"]')
+    verdict = rebuild.verify(clone, [using], against=str(built.archive))
+    assert not verdict.equal
+    assert len(verdict.rebuilds) == 1
+    assert "/srv/new" in "\n".join(found.detail for found in verdict.differences)
+
+
+def test_the_task_says_what_differs_and_fails(using, clone):
+    (clone.root / "app" / "more.txt").write_text("more\n")
+    result = subprocess.run(
+        [
+            *(sys.executable, "-m", "invoke", "verify"),
+            *(f"--engine={using.command[0]}", f"--against={record.GOLDEN}"),
+        ],
+        cwd=clone.root,
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+    assert result.returncode == 1
+    assert "changed   app/more.txt" in result.stdout
+    assert "invoke digest --save" in result.stdout
+    (line,) = result.stderr.strip().splitlines()
+    assert re.match(r"verify: the image is not that of digests.json, sha256:\w+$", line)
+
+
+@pytest.mark.parametrize("against", ["nothing-there.tar", "sha256:12", "tasks.py"])
+def test_what_cannot_be_compared_is_refused_before_a_build(using, project, against):
+    with pytest.raises(Problem, match=re.escape(against)):
+        rebuild.verify(project, [using], against=against)
+
+
+def test_a_rebuild_that_fails_says_why(using, clone):
+    # With the label by which the container that failed is removed.
+    label = "ARG PROJECT\nLABEL containerize.project=${PROJECT}\n"
+    (clone.root / "Dockerfile").write_text(f'FROM scratch\n{label}RUN ["nonsense"]\n')
+    with pytest.raises(Problem, match=r"a rebuild failed: .*build"):
+        rebuild.verify(clone, [using], against=f"sha256:{'0' * 64}")
+    assert "verify-" not in names(using)

@@ -1,0 +1,218 @@
+"""Engines of several Debian releases, side by side, each on the /usr of its release.
+
+apt resolves an engine with all that it links to, the C library included; the packages
+are unpacked once into the cache. An engine then runs in a mount namespace in which its
+release's /usr and /etc lie over the host's: nothing is installed over anything, no
+other daemon is met, and when its processes end, its mounts are gone with them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import shlex
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+from containerize.engines import engine
+from containerize.engines.engine import Engine
+from containerize.fetch import mirrors
+from containerize.lock import base
+from containerize.settings import Settings
+
+USER = "builder"
+UID = 60001
+"""Who builds without root: a user of the namespace, whom the host does not know."""
+
+# What the dependencies pull in, and an unpacked engine does not use.
+_UNUSED = (
+    "adduser", "debconf", "debianutils", "dirmngr", "gnupg", "init-system-helpers",
+    "libpam-modules", "passwd", "pinentry-curses", "systemd", "usrmerge",
+)  # fmt: skip
+
+# What `within` and the engines run, which every Debian has and so no package names.
+_ESSENTIAL = ("coreutils", "iproute2", "mount", "util-linux")
+
+# New users and groups, as what maintainer scripts would have made.
+_ETC = {
+    "passwd": f"root:x:0:0::/root:/bin/sh\n{USER}:x:{UID}:{UID}::/:/bin/sh\n",
+    "group": f"root:x:0:\n{USER}:x:{UID}:\n",
+    "subuid": f"{USER}:1000000:65536\n",
+    "subgid": f"{USER}:1000000:65536\n",
+}
+
+# $0 has the release's usr and etc. The shell that does this is the host's still.
+_ENTER = 'mount --bind "$0/etc" /etc && mount --bind "$0/usr" /usr && exec "$@"'
+
+
+@dataclasses.dataclass(frozen=True)
+class Release:
+    """The engines of a Debian release."""
+
+    suite: str
+    packages: tuple[str, ...]
+
+    def unpacked(self, settings: Settings) -> Path:
+        """The directory with the release's usr and etc, made where it is missing."""
+        wanted = base.Wanted((*self.packages, *_ESSENTIAL), _UNUSED)
+        digest = hashlib.sha256(repr((wanted, _ETC)).encode()).hexdigest()
+        target = settings.cache_dir / "engines" / f"{self.suite}-{digest[:12]}"
+        if target.is_dir():
+            return target
+        target.parent.mkdir(parents=True, exist_ok=True)
+        resolving = dataclasses.replace(settings, suite=self.suite)
+        _, found = base.resolve(resolving, wanted)
+        host = settings.image_architecture
+        packages = [package for package in found if package.architecture == host]
+        with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+            top = Path(scratch, "top")
+            # The directories that are links since /usr was merged.
+            for name in ("bin", "lib", "lib64", "sbin"):
+                (top / "usr" / name).mkdir(parents=True)
+                (top / name).symlink_to(f"usr/{name}")
+            with ThreadPoolExecutor(4) as pool:
+                for deb in pool.map(lambda p: _download(resolving, p), packages):
+                    _unpack(deb, top)
+            for name, text in _ETC.items():
+                (top / "etc" / name).write_text(text)
+            (top / "packages.json").write_text(
+                json.dumps([dataclasses.asdict(p) for p in packages], indent=1)
+            )
+            top.rename(target)
+        return target
+
+
+def _download(settings: Settings, package: base.Package) -> bytes:
+    """A package that a mirror has, with the hash that apt's signed lists give it."""
+    failures = []
+    for url in mirrors.find(settings).urls(package.path):
+        try:
+            with mirrors.open_url(url) as answer:
+                content: bytes = answer.read()
+        except OSError as error:
+            failures.append(f"{url}: {error}")
+            continue
+        if hashlib.sha256(content).hexdigest() == package.sha256:
+            return content
+        failures.append(f"{url}: not the SHA-256 {package.sha256}")
+    raise AssertionError(failures)
+
+
+def _unpack(deb: bytes, top: Path) -> None:
+    with tempfile.NamedTemporaryFile(dir=top.parent) as file:
+        file.write(deb)
+        file.flush()
+        with subprocess.Popen(
+            ["dpkg-deb", "--fsys-tarfile", file.name], stdout=subprocess.PIPE
+        ) as reader:
+            subprocess.run(
+                ["tar", "-x", "-p", "--keep-directory-symlink", "-C", top],
+                stdin=reader.stdout,
+                check=True,
+            )
+        assert reader.returncode == 0
+
+
+def within(
+    unpacked: Path, *command: str, builds_in: Path | None = None
+) -> tuple[str, ...]:
+    """A command line that runs a command on the /usr of a release.
+
+    Without root, as USER, where `builds_in` is given: a directory that becomes its own.
+    """
+    words = ("unshare", "--mount", "--", "sh", "-c")
+    if not builds_in:
+        return (*words, _ENTER, str(unpacked), *command)
+    give = f"chown -R {UID}:{UID} {shlex.quote(str(builds_in))} && {_ENTER}"
+    drop = ("setpriv", f"--reuid={UID}", f"--regid={UID}", "--clear-groups")
+    return (*words, give, str(unpacked), *drop, *command)
+
+
+class Docker(NamedTuple):
+    """A daemon that runs, and the command of its client."""
+
+    daemon: subprocess.Popen[bytes]
+    client: tuple[str, ...]
+
+
+@contextlib.contextmanager
+def docker(
+    unpacked: Path, top: Path, *, containerd_store: bool = False
+) -> Iterator[Docker]:
+    """Docker of that release, with all that it keeps below `top`."""
+    socket, log = top / "docker.sock", top / "dockerd.log"
+    bridge = f"engines-{os.getpid()}"
+
+    def ip(*words: str) -> None:
+        subprocess.run(within(unpacked, "ip", "link", *words), check=True)
+
+    config = {"features": {"containerd-snapshotter": containerd_store}}
+    (top / "daemon.json").write_text(json.dumps(config))
+    command = within(
+        unpacked,
+        "dockerd",
+        f"--host=unix://{socket}",
+        f"--data-root={top / 'data'}",
+        f"--exec-root={top / 'exec'}",
+        f"--pidfile={top / 'pid'}",
+        f"--config-file={top / 'daemon.json'}",
+        # Otherwise it would take docker0, or with --bridge=none even delete it.
+        f"--bridge={bridge}",
+        "--iptables=false",
+        "--ip6tables=false",
+        "--ip-forward=false",
+    )
+    client = within(
+        unpacked, "env", f"DOCKER_CONFIG={top}", "docker", f"--host=unix://{socket}"
+    )
+    ip("add", bridge, "type", "bridge")
+    ip("set", bridge, "up")
+    with log.open("wb") as output:
+        daemon = subprocess.Popen(
+            command, stdout=output, stderr=output, start_new_session=True
+        )
+    try:
+        deadline = time.monotonic() + 60
+        while not engine.probe(client, os.environ).server:
+            if daemon.poll() is not None or time.monotonic() > deadline:
+                raise AssertionError(f"no daemon:\n{log.read_text()[-3000:]}")
+            time.sleep(0.1)
+        yield Docker(daemon, client)
+    finally:
+        daemon.terminate()
+        try:
+            daemon.wait(30)
+        except subprocess.TimeoutExpired:
+            daemon.kill()
+            daemon.wait()
+        ip("del", bridge)
+
+
+def podman(unpacked: Path, top: Path, *, rootless: bool = False) -> Engine:
+    """Podman of that release, with a storage of its own below `top`."""
+    own = Path(top, "podman")
+    own.mkdir()
+    if rootless:
+        os.chown(own, UID, UID)
+    # All that it keeps is its own, whatever directories the caller's environment names.
+    places = [
+        f"XDG_{name}={own}" for name in ("RUNTIME_DIR", "CACHE_HOME", "DATA_HOME")
+    ]
+    command = within(
+        unpacked,
+        *("env", f"HOME={own}", *places, f"XDG_CONFIG_HOME={own}", "podman"),
+        *(f"--root={own / 'storage'}", f"--runroot={own / 'run'}"),
+        *(f"--tmpdir={own / 'libpod'}", "--cgroup-manager=cgroupfs"),
+        # runc works on every mix of cgroups; as it does without a user's fuse.
+        *("--events-backend=file", "--runtime=runc", "--storage-driver=overlay"),
+        builds_in=top / "builds" if rootless else None,
+    )
+    return engine.podman(*command)
