@@ -14,17 +14,14 @@ import contextlib
 import dataclasses
 import datetime
 import difflib
-import io
 import itertools
 import json
 import re
 import shutil
 import stat
-import struct
 import subprocess
 import tarfile
 import tempfile
-import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -477,11 +474,8 @@ def _contents(path: bytes, a: Region, b: Region, verbose: bool) -> _Why:
     x, y = a.read(), b.read()
     return (
         _bytecode(path, x, y)
-        or _zip(x, y)
         or _gzip(x, y)
-        or _build_id(x, y)
         or _text(path, x, y, verbose)
-        or _strings(path, x, y, verbose)
         or _rest(path, x, y, verbose)
     )
 
@@ -515,46 +509,6 @@ def _pyc(data: bytes) -> str:
     return f"magic {number}, flags {flags}, {stamp}, {len(data)} bytes"
 
 
-def _zip(x: bytes, y: bytes) -> _Why | None:
-    lists = []
-    for data in (x, y):
-        try:
-            with zipfile.ZipFile(io.BytesIO(data)) as file:
-                lists.append({info.filename: info for info in file.infolist()})
-        except (
-            zipfile.BadZipFile, NotImplementedError, OSError, ValueError, struct.error
-        ):  # fmt: skip
-            return None
-    old, new = lists
-    both = [name for name in old if name in new]
-    if alone := sorted(old.keys() ^ new.keys()):
-        return "a zip file with other members", _REBUILD, printable(", ".join(alone))
-    for name in both:
-        if (old[name].CRC, old[name].file_size) != (new[name].CRC, new[name].file_size):
-            cause = "a zip file with another content of a member"
-            return cause, _REBUILD, printable(name)
-    for name in both:
-        times = old[name].date_time, new[name].date_time
-        if times[0] != times[1]:
-            return (
-                "a zip file with dates: it holds the time of each member",
-                "set SOURCE_DATE_EPOCH, or the files' times, where it is packed",
-                f"{printable(name)}: {times[0]} against {times[1]}",
-            )
-    if both != list(new):
-        return (
-            "a zip file with its members in another order",
-            "sort the names where it is packed",
-            printable(f"{both[:5]} against {list(new)[:5]}"),
-        )
-    return (
-        "a zip file with the same members, packed otherwise: modes, or another "
-        "compressor",
-        "pack it with one tool of one release",
-        "",
-    )
-
-
 def _gzip(x: bytes, y: bytes) -> _Why | None:
     if x[:2] != b"\x1f\x8b" or x[:2] != y[:2] or x[4:8] == y[4:8]:
         return None
@@ -562,35 +516,6 @@ def _gzip(x: bytes, y: bytes) -> _Why | None:
         "a gzip file with a time stamp in its header",
         "pack it with gzip --no-name",
         f"{x[4:8].hex()} against {y[4:8].hex()}",
-    )
-
-
-# The note of ELF files: size of the name, of the ID, type 3, "GNU" (ld --build-id).
-_NOTE = re.compile(rb"(?s)\x04\0\0\0([\x08\x10\x14\x20])\0\0\0\x03\0\0\0GNU\0")
-
-
-def _build_id(x: bytes, y: bytes) -> _Why | None:
-    found = []
-    for data in (x, y):
-        match = _NOTE.search(data) if data.startswith(b"\x7fELF") else None
-        if not match:
-            return None
-        end = match.end() + match[1][0]
-        found.append((data[match.end() : end].hex(), data[: match.end()] + data[end:]))
-    (old, before), (new, after) = found
-    if old == new:
-        return None
-    detail = f"build ID {old} against {new}"
-    if before == after:
-        return (
-            "a random build ID: the program is the same, but its build ID is not",
-            "link with --build-id=sha1 or none, or strip it",
-            detail,
-        )
-    return (
-        "the program was compiled otherwise, as its build ID says too",
-        "look for build paths, dates (__DATE__) and another compiler",
-        detail,
     )
 
 
@@ -651,18 +576,6 @@ def _text(path: bytes, x: bytes, y: bytes, verbose: bool) -> _Why | None:
     if path == b"etc/hostname":
         return *_PATTERNS[1][:2], detail
     return *(_written(old, new) or ("its text differs", _REBUILD)), detail
-
-
-def _strings(path: bytes, x: bytes, y: bytes, verbose: bool) -> _Why | None:
-    """What the texts within two binary files tell."""
-    old, new = (
-        [text.decode() for text in re.findall(rb"[\x20-\x7e]{4,}", data)]
-        for data in (x, y)
-    )
-    if old == new or len(old) != len(new) or not (why := _written(old, new)):
-        return None
-    pairs = [f"-{a}\n+{b}" for a, b in zip(old, new, strict=True) if a != b]
-    return *why, _cut(pairs, verbose)
 
 
 def _written(old: list[str], new: list[str]) -> tuple[str, str] | None:

@@ -15,14 +15,11 @@ def run(code):
     return "RUN " + json.dumps(["python3", "-c", code])
 
 
-NOTE = "b'\\x7fELF' + bytes(12) + b'\\4\\0\\0\\0\\x14\\0\\0\\0\\3\\0\\0\\0GNU\\0'"
-
 DOCKERFILE = f"""
 FROM BASE
 USER 0:0
 COPY copied /defects/umask
 {run("import time; open('/defects/date', 'w').write('built: ' + time.ctime())")}
-{run(f"import os; open('/defects/id', 'wb').write({NOTE} + os.urandom(20))")}
 {run("import os; open('/defects/host', 'w').write('host: ' + os.uname().nodename)")}
 {
     run(
@@ -37,7 +34,6 @@ COPY copied /defects/umask
 CAUSES = {
     "/defects/umask": ("mode", "umask leak"),
     "/defects/date": ("bytes", "date of the build"),
-    "/defects/id": ("bytes", "random build ID"),
     "/defects/host": ("bytes", "host name"),
     "/defects/m.pyc": ("bytes", ".pyc with a time stamp"),
 }
@@ -64,7 +60,7 @@ def twice(built, using, project, tmp_path):
         )  # fmt: skip
         # BuildKit names its containers all alike; the others make up a name for each.
         sandbox = f"BUILDKIT_SANDBOX_HOSTNAME=host{number}"
-        using.run(*build_it[:-1], "--build-arg", sandbox, build[-1], cwd=here)
+        using.run(*build_it[:-1], "--build-arg", sandbox, build_it[-1], cwd=here)
         using.run(*save)
         canonical.canonicalize(
             saved, here / "image.tar", time=0, labels={}, references=[]
