@@ -70,10 +70,3 @@ def test_a_mounted_directory_is_all_there_is(python, tmp_path):
     options = [f"--volume={tmp_path / 'app'}:/srv/app:ro"]
     found = python(SHOW + gone, "app", "app.settings", options=options)
     assert found.splitlines() == ["directory package", "No module named 'app.cors'"]
-
-
-def test_a_package_mounted_beside_a_module_comes_first(python, tmp_path):
-    (tmp_path / "__init__.py").write_text("MARK = 'package'\n")
-    options = [f"--volume={tmp_path}:/srv/app/settings:ro"]
-    writable = [*options, "--tmpfs=/tmp"]
-    assert python(SHOW, "app.settings", options=writable).split() == ["package"]
