@@ -57,6 +57,8 @@ _IP_MINTTL, _IPV6_MINHOPCOUNT = (
     73,
 )  # https://man7.org/linux/man-pages/man7/ip.7.html
 
+PART = 1 << 15
+"""Bytes of a response that are passed on at once."""
 MAX_TRAILER = 8192
 """Bytes of the headers that may follow a chunked body."""
 
@@ -289,7 +291,10 @@ class _Logged(Task):
 
     def write(self, data: bytes) -> None:
         # waitress would pass on what an application gives to HEAD.
-        super().write(b"" if self._head() else data)
+        data = b"" if self._head() else data
+        # Each part may have to wait for its reader, before the next is copied.
+        for start in range(0, len(data) or 1, PART):
+            super().write(data[start : start + PART])
 
     def _head(self) -> bool:
         return getattr(self.request, "command", "") == "HEAD"

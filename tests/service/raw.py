@@ -158,12 +158,12 @@ class Service(Client):
 
 def read(connection: socket.socket) -> bytes:
     """What comes until the server closes the connection."""
-    found = b""
+    found = bytearray()
     # A server that closes with bytes unread resets; its answer came before.
     with contextlib.suppress(ConnectionError):
         while part := connection.recv(65536):
             found += part
-    return found
+    return bytes(found)
 
 
 @contextlib.contextmanager

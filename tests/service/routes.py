@@ -40,6 +40,10 @@ def create_app() -> Flask:
     def large() -> Response:
         return Response(bytes(1 << 20) for _ in range(40))
 
+    @app.get("/chunk")
+    def chunk() -> Response:
+        return Response(iter([b"x" * (40 << 20)]))
+
     @app.get("/who")
     def who() -> dict[str, object]:
         claims = {

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import socket
+import time
 from collections.abc import Iterator
+from pathlib import Path
+from tempfile import gettempdir
 
 import pytest
 
@@ -96,6 +100,26 @@ def whole(service: Process, method: str, path: str) -> bytes:
         head = f"{method} {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
         connection.sendall(head.encode())
         return raw.read(connection)
+
+
+def test_a_large_chunk_is_not_copied_whole(service: Process) -> None:
+    """Neither in memory nor in a file of /tmp, which is memory too."""
+    with service.connect() as connection:
+        connection.sendall(b"GET /chunk HTTP/1.0\r\n\r\n")
+        assert connection.recv(12) == b"HTTP/1.0 200"
+        time.sleep(0.3)
+        status = Path(f"/proc/{service.process.pid}/status").read_text()
+        files = list(Path(f"/proc/{service.process.pid}/fd").iterdir())
+        sizes = [
+            file.stat().st_size
+            for file in files
+            if file.readlink().is_relative_to(gettempdir())
+        ]
+        assert len(raw.read(connection)) > 40 << 20
+    peak = re.search(r"VmHWM:\s+([0-9]+) kB", status)
+    assert peak
+    assert 40 << 10 < int(peak[1]) < 100 << 10
+    assert sum(sizes) < 2 << 20
 
 
 def test_no_via(service: Process) -> None:
