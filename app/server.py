@@ -10,6 +10,7 @@ from __future__ import annotations
 import array
 import contextlib
 import fcntl
+import ipaddress
 import json
 import re
 import secrets
@@ -56,19 +57,30 @@ _IP_MINTTL, _IPV6_MINHOPCOUNT = (
     73,
 )  # https://man7.org/linux/man-pages/man7/ip.7.html
 
+PART = 1 << 15
+"""Bytes of a response that are passed on at once."""
 MAX_TRAILER = 8192
 """Bytes of the headers that may follow a chunked body."""
 
 
-class Chunks(ChunkedReceiver):
-    """Reads a chunk's size only from a line that every proxy reads alike.
+_TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_QUOTED = rb'"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*"'
+_EXTENSION = rb"[ \t]*;[ \t]*%b(?:[ \t]*=[ \t]*(?:%b|%b))?" % (_TOKEN, _TOKEN, _QUOTED)
 
-    waitress takes a bare LF for white space and empty lines for nothing, and searches
-    an endless line or trailer anew with each packet.
+
+class Chunks(ChunkedReceiver):
+    """Reads a chunked body in the one way that every proxy reads it.
+
+    waitress takes a bare LF for white space, empty lines for nothing and any bytes for
+    a trailer, the next request among them; it refuses the white space that
+    https://www.rfc-editor.org/rfc/rfc9112#section-7.1.1 allows; and it searches an
+    endless line anew with each packet.
     """
 
+    control_line: bytes
     error: Error | None
-    _line = re.compile(rb"[0-9A-Fa-f]{1,16}(;[\t -~]{0,1000})?\r\n")
+    _line = re.compile(rb"([0-9A-Fa-f]{1,16})(?:%b)*\r\n" % _EXTENSION)
+    _fields = re.compile(rb"(?:%b:[\t -~\x80-\xff]*\r\n)*(?:\r\n)?" % _TOKEN)
 
     def received(self, data: bytes) -> int:
         consumed = 0
@@ -78,59 +90,103 @@ class Chunks(ChunkedReceiver):
             elif self.validate_chunk_end:
                 size = 2 - len(self.chunk_end)
             elif self.all_chunks_received:
-                size = len(data)  # the trailer and, maybe, the next request
+                consumed += super().received(data)
+                self._check_trailer()
+                break
             else:
                 size = data.find(b"\n") + 1 or len(data)
-                line = self.control_line + data[:size]
-                whole = line.endswith(b"\n")
-                if len(line) > 1024 or (whole and not self._line.fullmatch(line)):
-                    self.error = BadRequest("Invalid chunk size")
-                    break
+                consumed += size
+                self._read_line(data[:size])
+                data = data[size:]
+                continue
             part, data = data[:size], data[size:]
             consumed += super().received(part)
-            if len(self.trailer) > MAX_TRAILER:
-                self.error = BadRequest("Trailer is too long")
         return consumed
+
+    def _read_line(self, part: bytes) -> None:
+        """Read more of the line that says a chunk's size."""
+        line = self.control_line + part
+        match = self._line.fullmatch(line)
+        if len(line) > 1024 or (line.endswith(b"\n") and not match):
+            self.error = BadRequest("Invalid chunk size")
+        elif match:
+            self.control_line = b""
+            super().received(match[1] + b"\r\n")
+        else:
+            self.control_line = line
+
+    def _check_trailer(self) -> None:
+        lines = self.trailer[: self.trailer.rfind(b"\n") + 1]
+        if len(self.trailer) > MAX_TRAILER:
+            self.error = BadRequest("Trailer is too long")
+        elif not self._fields.fullmatch(lines):
+            self.error = BadRequest("Trailer is invalid")
 
 
 class Parser(HTTPRequestParser):
     """Refuses what waitress reads leniently and a proxy in front may read otherwise.
 
-    https://www.rfc-editor.org/rfc/rfc9112 sections 3, 5.2 and 6.3.
+    https://www.rfc-editor.org/rfc/rfc9112 sections 2.2, 2.3, 3, 5.2, 6.3 and 9.3.
     """
 
     body_rcv: Any
     reserved = 0
     """Bytes that the body may come to, counted against `max_bodies`."""
+    refusal: Error | None = None
+    """An error other than 400."""
 
-    _first_line = re.compile(rb"[!-~]+ [!-~]+ HTTP/1\.[01]")
+    _start = re.compile(rb"(?:\r\n)*(?:\r?\Z|[!-~])")
+    _first_line = re.compile(rb"([!-~]+) ([!-~]+) HTTP/([0-9])\.([0-9])")
+    _absolute = re.compile(rb"(?i:https?)://([^/?]+)(.*)")
     _fold = re.compile(rb"\r\n[ \t]")
     _bare_lf = re.compile(rb"(?<!\r)\n")
     _encoding = re.compile(rb"\r\ntransfer-encoding:([^\r]*)", re.IGNORECASE)
-    _host = re.compile(r"[\w.~%!$&'()*+;=:\[\]-]+", re.ASCII)
+    _content_type = re.compile(rb"\r\ncontent-type:", re.IGNORECASE)
+    _host = re.compile(
+        r"(?:\[([0-9A-Fa-f:.]+)\]|(?:[\w.~!$&'()*+;=-]|%[0-9A-Fa-f]{2})+)"
+        r"(?::([0-9]{0,5}))?",
+        re.ASCII,
+    )
 
     def received(self, data: bytes) -> int:
+        if self.body_rcv is None and not self._start.match(self.header_plus + data):
+            self.error = BadRequest("Start line is invalid")
+            self.completed = True
+            return len(data)
         consumed: int = super().received(data)
         if not self.headers_finished and self._bare_lf.search(self.header_plus):
             # An end of the headers may stand there, which waitress would wait for.
             self.error = BadRequest("Bare LF in the headers")
             self.completed = True
+        self.error = self.refusal or self.error
         if self.completed:
             # Else waitress would invite a body that it has refused or that is not due.
             self.expect_continue = False
         return consumed
 
     def parse_header(self, header_plus: bytes) -> None:
-        if not self._first_line.fullmatch(header_plus.partition(b"\r\n")[0]):
+        first_line, end, fields = header_plus.partition(b"\r\n")
+        match = self._first_line.fullmatch(first_line)
+        if not match:
             raise ParsingError("Start line is invalid")
+        method, target, major, minor = match.groups()
+        if major != b"1":
+            self._refuse(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "HTTP/1.1 is spoken")
+        if method == b"CONNECT":
+            self._refuse(HTTPStatus.NOT_IMPLEMENTED, "This is no proxy")
         if self._fold.search(header_plus):
             raise ParsingError("Folded header line")
+        if len(self._content_type.findall(header_plus)) > 1:
+            raise ParsingError("Content-Type stands twice")
+        authority, path = self._target(method, target)
+        version = b"1.0" if minor == b"0" else b"1.1"
         try:
-            super().parse_header(header_plus)
+            super().parse_header(
+                b"%b %b HTTP/%b%b%b" % (method, path, version, end, fields)
+            )
         except ValueError as error:
-            # https://[ as address, or a length of 5,000 digits: waitress would log a
-            # traceback and hang up.
-            raise ParsingError("Address or length is invalid") from error
+            # A length of 5,000 digits: waitress would log a traceback and hang up.
+            raise ParsingError("Length is invalid") from error
         if self.chunked:
             self.body_rcv = Chunks(self.body_rcv.getbuf())
         encodings = self._encoding.findall(header_plus)
@@ -140,13 +196,73 @@ class Parser(HTTPRequestParser):
             or "CONTENT_LENGTH" in self.headers
         ):
             raise ParsingError("Length of the body is ambiguous")
-        if self.version == "1.1" and not self._host.fullmatch(
-            self.headers.get("HOST", "")
-        ):
-            raise ParsingError("Host is missing or invalid")
+        self._check_host(authority)
+        self._read_connection()
         self.reserved = (
             self.adj.max_request_body_size if self.chunked else self.content_length
         )
+
+    def _refuse(self, status: HTTPStatus, text: str) -> None:
+        self.refusal = make_error(status, text)
+        raise ParsingError(text)
+
+    def _target(self, method: bytes, target: bytes) -> tuple[str | None, bytes]:
+        """The authority that a target names, if any, and its path with the query.
+
+        https://www.rfc-editor.org/rfc/rfc9112#section-3.2
+        """
+        if b"#" in target:
+            raise ParsingError("Target has a fragment")
+        if target.startswith(b"/") or (method, target) == (b"OPTIONS", b"*"):
+            return None, target
+        match = self._absolute.fullmatch(target)
+        if not match:
+            raise ParsingError("Target is invalid")
+        authority, path = match.groups()
+        if method == b"OPTIONS" and not path:
+            path = b"*"  # section 3.2.4
+        elif not path.startswith(b"/"):
+            path = b"/" + path
+        return authority.decode("latin-1"), path
+
+    def _check_host(self, authority: str | None) -> None:
+        """Refuse an invalid Host; an absolute target's own authority wins over it.
+
+        https://www.rfc-editor.org/rfc/rfc9112#section-3.2.2
+        """
+        if "HOST" not in self.headers and self.version == "1.1":
+            raise ParsingError("Host is missing")
+        for host in (self.headers.get("HOST"), authority):
+            if host is None:
+                continue
+            match = self._host.fullmatch(host)
+            if not match or int(match[2] or 0) > 65535:
+                raise ParsingError("Host is invalid")
+            if match[1]:
+                try:
+                    ipaddress.IPv6Address(match[1])
+                except ValueError:
+                    raise ParsingError("Host is invalid") from None
+        if authority is not None:
+            self.headers["HOST"] = authority
+
+    def _read_connection(self) -> None:
+        """Leave waitress, which compares the whole value, the option it looks for."""
+        value = self.headers.get("CONNECTION", "")
+        options = {option.strip(" \t").lower() for option in value.split(",")}
+        if "close" in options:
+            self.headers["CONNECTION"] = "close"
+            self.connection_close = True
+        elif "keep-alive" in options and self.version == "1.0":
+            self.headers["CONNECTION"] = "keep-alive"
+            self.connection_close = False
+
+
+def make_error(status: HTTPStatus, text: str) -> Error:
+    """An error that `Refusal` answers."""
+    found = Error(text)
+    found.code, found.reason = status.value, status.phrase
+    return found
 
 
 class _Logged(Task):
@@ -173,6 +289,16 @@ class _Logged(Task):
             raise
         self._log()
 
+    def write(self, data: bytes) -> None:
+        # waitress would pass on what an application gives to HEAD.
+        data = b"" if self._head() else data
+        # Each part may have to wait for its reader, before the next is copied.
+        for start in range(0, len(data) or 1, PART):
+            super().write(data[start : start + PART])
+
+    def _head(self) -> bool:
+        return getattr(self.request, "command", "") == "HEAD"
+
     def finish(self) -> None:
         super().finish()
         self.finished = True
@@ -182,7 +308,15 @@ class _Logged(Task):
             # waitress reads the client's wish here and answers alike.
             self.request.headers["CONNECTION"] = "close"
         self.response_headers.append(("X-Request-ID", self.request_id))
+        # With a Server among them waitress would add a Via that names itself.
+        names = [item for item in self.response_headers if item[0].lower() == "server"]
+        for item in names:
+            self.response_headers.remove(item)
         header: bytes = super().build_response_header()
+        lines = "".join(f"Server: {value}\r\n" for _, value in names)
+        header = header[:-2] + lines.encode("latin-1") + b"\r\n"
+        if self._head():
+            self.chunked_response = False  # not even the last chunk
         self.body_start += len(header)
         return header
 
@@ -222,7 +356,23 @@ class Answer(_Logged, WSGITask):
         environ: dict[str, Any] = super().get_environment()
         environ["HTTP_X_REQUEST_ID"] = self.request_id
         environ[DRAINING] = self.channel.server.draining
+        environ["SERVER_SOFTWARE"] = "app"  # WSGI wants text
+        if self._head():
+            environ.pop("wsgi.file_wrapper", None)  # its file would go past `write`
         return environ
+
+
+class Options(_Logged, Task):
+    """The answer to `OPTIONS *`, which asks the server, not the application.
+
+    https://www.rfc-editor.org/rfc/rfc9110#section-9.3.7
+    """
+
+    complete = True
+
+    def execute(self) -> None:
+        self.content_length = 0
+        self.write(b"")
 
 
 class Refusal(_Logged, ErrorTask):
@@ -240,7 +390,7 @@ class Refusal(_Logged, ErrorTask):
         self.channel.refused = True
         self.set_close_on_finish()
         self.content_length = len(body)
-        self.write(b"" if getattr(self.request, "command", "") == "HEAD" else body)
+        self.write(body)
 
 
 class Leaving(wasyncore.dispatcher):
@@ -302,7 +452,6 @@ class Channel(HTTPChannel):
     """One connection: bounds how long a request takes to arrive, and its size."""
 
     parser_class = Parser
-    task_class = Answer
     error_task_class = Refusal
 
     request: Parser | None
@@ -315,6 +464,10 @@ class Channel(HTTPChannel):
     since = 0.0
     refused = False
     """Whether the last response is an error that may come before its request's end."""
+
+    @staticmethod
+    def task_class(channel: Channel, request: Parser) -> Task:
+        return (Options if request.path == "*" else Answer)(channel, request)
 
     def received(self, data: bytes) -> bool:
         accepted: bool = super().received(data)
@@ -346,12 +499,10 @@ class Channel(HTTPChannel):
 
     def refuse(self, status: HTTPStatus, text: str) -> None:
         """Answer the request that is still arriving with an error."""
-        error = Error(text)
-        error.code, error.reason = status.value, status.phrase
         with self.requests_lock:
             request, self.request = self.request, None
             assert request is not None  # noqa: S101
-            request.error = error
+            request.error = make_error(status, text)
             self.requests.append(request)
             if len(self.requests) == 1:
                 self.server.add_task(self)

@@ -63,6 +63,15 @@ def _listed(wanted: str, parse: Callable[[str], Any]) -> Kind:
     )
 
 
+def _address() -> Kind:
+    def parse(text: str) -> str:
+        if "%" in text:  # a zone, which cannot be bound to
+            raise ValueError
+        return str(ipaddress.ip_address(text))
+
+    return Kind("an IP address without a zone", parse)
+
+
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # noqa: S105, the HTTP grammar's token
 TOKEN = _matching(_TOKEN, "a name")
 ORIGIN = _matching(r"\*|null|[a-z][a-z0-9+.-]*://[^\s/,;]+", "an origin")
@@ -88,7 +97,7 @@ class Settings:
     )
     host: str = _setting(
         "0.0.0.0",  # noqa: S104
-        Kind("an IP address", lambda text: str(ipaddress.ip_address(text))),
+        _address(),
         "address to listen on",
     )
     port: int = _setting("8080", _number(1, 65535), "TCP port to listen on")

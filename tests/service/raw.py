@@ -1,11 +1,15 @@
-"""Containers with the tests' own routes, and HTTP byte by byte."""
+"""Live services with the tests' own routes, and HTTP byte by byte."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import json
+import os
+import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -71,14 +75,13 @@ def parse(data: bytes) -> list[Response]:
 
 
 @dataclasses.dataclass(frozen=True)
-class Service:
-    """A running container."""
+class Client:
+    """Speaks to what listens on a port of 127.0.0.1."""
 
-    container: Container
+    port: int
 
     def connect(self, timeout: float = TIMEOUT) -> socket.socket:
-        address = ("127.0.0.1", self.container.port)
-        return socket.create_connection(address, timeout)
+        return socket.create_connection(("127.0.0.1", self.port), timeout)
 
     def send(self, data: bytes) -> list[Response]:
         """Each response to these bytes, up to the server's closing the connection."""
@@ -96,6 +99,27 @@ class Service:
         head = [first, "Host: test", "Connection: close", *length, *lines, "", ""]
         (response,) = self.send("\r\n".join(head).encode("latin-1") + body)
         return response
+
+
+@dataclasses.dataclass(frozen=True)
+class Process(Client):
+    """A running process of this host."""
+
+    process: subprocess.Popen[bytes]
+    out: Path
+    err: Path
+
+    def stop(self) -> int:
+        """Its exit code after SIGTERM."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(TIMEOUT)
+
+
+@dataclasses.dataclass(frozen=True)
+class Service(Client):
+    """A running container."""
+
+    container: Container
 
     def memory(self) -> tuple[int, int, int]:
         """Bytes: resident now, at the peak, and of the files in /tmp."""
@@ -134,12 +158,46 @@ class Service:
 
 def read(connection: socket.socket) -> bytes:
     """What comes until the server closes the connection."""
-    found = b""
+    found = bytearray()
     # A server that closes with bytes unread resets; its answer came before.
     with contextlib.suppress(ConnectionError):
         while part := connection.recv(65536):
             found += part
-    return found
+    return bytes(found)
+
+
+@contextlib.contextmanager
+def running(directory: Path, port: int, **environment: str) -> Iterator[Process]:
+    """A process that serves the tests' routes, its two logs in a directory."""
+    out, err = directory / "out", directory / "err"
+    given = {
+        "APP_HOST": "127.0.0.1",
+        "APP_PORT": str(port),
+        "APP_FACTORY": "routes:create_app",
+        "PYTHONPATH": os.pathsep.join([str(ROUTES.parents[2]), str(ROUTES.parent)]),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    with out.open("wb") as stdout, err.open("wb") as stderr:
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "app"],
+            env={**os.environ, **given, **environment},
+            stdout=stdout,
+            stderr=stderr,
+        )
+        service = Process(port, process, out, err)
+        try:
+            deadline = time.monotonic() + TIMEOUT
+            while True:
+                with contextlib.suppress(ConnectionError), service.connect():
+                    break
+                assert process.poll() is None, err.read_text()
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            yield service
+        finally:
+            process.kill()
+            process.wait()
+            print(f"log:\n{out.read_text()}\n{err.read_text()}")
 
 
 @contextlib.contextmanager
@@ -159,7 +217,7 @@ def serving(
         options=[f"--volume={ROUTES}:/srv/routes.py:ro"],
     )
     try:
-        yield Service(started)
+        yield Service(started.port, started)
     finally:
         print(f"log of {name}:\n{container.log_tail(engine, name)}")
         now = ["--time=0"] if engine.kind == "podman" else []

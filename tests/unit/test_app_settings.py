@@ -55,6 +55,7 @@ def test_value(name: str, text: str, wanted: object) -> None:
         ("APP_THREADS", "0"),
         ("APP_THREADS", "4.5"),
         ("APP_HOST", "localhost"),
+        ("APP_HOST", "::1%lo"),
         ("APP_GRACE_PERIOD", "nan"),
         ("APP_GRACE_PERIOD", "-1"),
         ("APP_MAX_BODY", "1 MB"),
