@@ -78,7 +78,9 @@ def dry_build(
     settings: Settings, names: Sequence[str], cache: bool = True
 ) -> Sequence[Sequence[str]]:
     kind = Path(settings.engine).name or "docker"
-    return containerize.image.commands(settings, names, kind=kind, cache=cache)
+    fresh = [containerize.image.fresh(settings)]
+    made = containerize.image.commands(settings, fresh, kind=kind, cache=cache)
+    return [*made, *(["tag", "CONFIG-DIGEST", name] for name in names)]
 
 
 def find_engine(settings: Settings) -> Engine:
@@ -261,7 +263,7 @@ def verify(
     settings = [load(name) for name in engine or [""]]
     if c.config.run.dry:
         for each in settings:
-            show(each, dry_build(each, [each.reference("verify")], cache=False)[:1])
+            show(each, dry_build(each, [], cache=False)[:1])
         return
     using = [find_engine(each) for each in settings]
     containerize.inputs.fetch(settings[0], progress=Meter())
@@ -467,7 +469,7 @@ def clean(c: invoke.Context, engine: str = "") -> None:
         say(f"Would remove what has the label {settings.label}, build/ and dist/.")
         return
     containerize.image.clean(settings)
-    containerize.image.remove(settings, find_engine(settings))
+    containerize.image.remove(settings, find_engine(settings), on_line=say)
     say(f"The inputs stay in {settings.cache_dir}.")
 
 
