@@ -336,7 +336,7 @@ def run(
     started = containerize.container.run(
         settings, using, reference, name=name, port=number
     )
-    say(f"{name} answers at {started.url}")
+    say(started.answer)
     if foreground:
         follow(settings, started)
     else:
@@ -349,9 +349,7 @@ def follow(settings: Settings, started: containerize.container.Container) -> Non
         started.engine.stream("logs", "--follow", started.name)
         code = containerize.container.exit_code(started)
         if code:
-            raise containerize.errors.Problem(
-                f"container {started.name} ended by itself with code {code}"
-            )
+            raise containerize.container.ended(settings, started.engine, started.name)
     except KeyboardInterrupt:
         pass
     finally:
@@ -381,7 +379,7 @@ def up(c: invoke.Context, port: str = "", engine: str = "") -> None:
     if not containerize.image.is_current(settings, using, reference):
         describe(containerize.image.build(settings, using))
     started = containerize.container.ensure(settings, using, reference, port=number)
-    say(f"{settings.container_name} answers at {started.url}")
+    say(started.answer)
     say(f"Next: curl {started.url}, invoke logs --follow, invoke ps, invoke stop")
 
 

@@ -154,7 +154,10 @@ def make(
     if engine.run(*form, check=False, echo=False).returncode:
         kept = "see what its `build` really runs"
         if engine.kind == "docker":
-            kept = "its builder keeps it: unset BUILDX_BUILDER, `docker buildx use default`"
+            kept = (
+                "its builder keeps it: unset BUILDX_BUILDER, or "
+                "`docker buildx use default`"
+            )
         raise Problem(
             f"`{engine.kind} build` succeeded and left no image in the engine: {kept}"
         )
@@ -175,7 +178,9 @@ def export(
     """
     with tree.scratch(archive.parent) as scratch:
         saved = scratch / "saved.tar"
-        _, save, _ = commands(settings, [built or names[0]], kind=engine.kind, saved=saved)
+        _, save, _ = commands(
+            settings, [built or names[0]], kind=engine.kind, saved=saved
+        )
         engine.run(*save)
         return canonical.canonicalize(
             saved,
@@ -275,8 +280,8 @@ def remove(
         if left := _labelled(settings, engine, kind, "--quiet", "--no-trunc"):
             problem = engine.problem((verb,), answer.stderr)
             raise Problem(f"{_count(left, noun)} of {len(found)} cannot go: {problem}")
-        names = [name for name in named if "<none>" not in name]
-        on_line(f"removed   {_count(found, noun)}{names and f': {_some(names)}' or ''}")
+        names = _some([name for name in named if "<none>" not in name])
+        on_line(f"removed   {_count(found, noun)}{names and ': '}{names}")
 
 
 def _labelled(

@@ -100,7 +100,8 @@ def test_tasks_are_found_from_below():
     [
         (
             ["build"],
-            "^\\$ docker build --network none .*--tag flask-introduction:building-(.|\n)*"
+            "^\\$ docker build --network none .*--tag flask-introduction:building-"
+            "(.|\n)*"
             "docker tag CONFIG-DIGEST flask-introduction:latest",
         ),
         (["build", "--tag=a", "--tag", "b"], ":a\n.*DIGEST flask-introduction:b"),
