@@ -83,14 +83,15 @@ def told(message, kind="docker", subcommand="run", container=""):
         ),
         (
             "podman",
-            'Error: /usr/bin/slirp4netns failed: "open(\\"/dev/net/tun\\"): No such file '
-            'or directory\\nWARNING: Support for seccomp is experimental\\n"',
+            'Error: /usr/bin/slirp4netns failed: "open(\\"/dev/net/tun\\"): No such '
+            'file or directory\\nWARNING: Support for seccomp is experimental\\n"',
             "/dev/net/tun, which is missing or closed here: `sudo modprobe tun`",
         ),
         (
             "docker",
-            'error during connect: Get "https://127.0.0.1:9/v1.50/version": tls: failed '
-            "to verify certificate: x509: certificate signed by unknown authority",
+            'error during connect: Get "https://127.0.0.1:9/v1.50/version": tls: '
+            "failed to verify certificate: x509: certificate signed by unknown "
+            "authority",
             "cannot be reached by TLS: tls: failed to verify certificate: x509: cert",
         ),
         (
