@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import secrets
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from containerize.engines.engine import Engine
+from containerize.engines.engine import Engine, ignore
 from containerize.errors import Problem
 from containerize.image import canonical, record
 from containerize.image.canonical import ImageDigests
@@ -42,6 +43,11 @@ def references(settings: Settings, tags: Sequence[str] = ()) -> tuple[str, ...]:
     """
     wanted = tags or settings.tags
     return tuple(dict.fromkeys(f"{settings.image}:{check_tag(tag)}" for tag in wanted))
+
+
+def fresh(settings: Settings) -> str:
+    """A name that no image has had, for a build to give: what has it, it has made."""
+    return settings.reference(f"building-{secrets.token_hex(4)}")
 
 
 def commands(
@@ -98,22 +104,33 @@ def build(
 
     The archive, `output` or the one in the dist directory, appears whole or not at
     all, and the tags end on the canonical image. Raises Problem where the Dockerfile,
-    a lock or an input is missing or wrong, and where the engine fails.
+    a lock or an input is missing or wrong or changes meanwhile, and where the engine
+    fails or has no image after it.
     """
     names = references(settings, tags)
     archive = output or archive_path(settings)
+    sources = record.inputs(settings)
     packed = pack(settings)
-    built = make(settings, engine, names, cache=cache)
-    digests = export(settings, engine, names, archive)
-    *_, load = commands(settings, names, kind=engine.kind, archive=archive)
-    engine.run(*load)
-    loaded = _name_loaded(engine, digests, names)
-    if built != loaded:
+    built = fresh(settings)
+    try:
+        make(settings, engine, [built], cache=cache)
+        digests = export(settings, engine, names, archive, built=built)
+        if changed := record.changes(settings, {"inputs": sources}):
+            archive.unlink()
+            raise Problem(f"{_some(changed)} changed during the build: build again")
+        *_, load = commands(settings, names, kind=engine.kind, archive=archive)
+        engine.run(*load)
+        loaded = _name_loaded(engine, digests, names)
+    finally:
         # The builder's own form has done its work; its layers stay as build cache.
-        engine.run("rmi", "--no-prune", built, check=False)
+        engine.run("rmi", "--no-prune", built, check=False, echo=False)
     if output is None:
         record.write(
-            settings, digests, names=names, loaded={_engine_name(engine): loaded}
+            settings,
+            digests,
+            sources=sources,
+            names=names,
+            loaded={_engine_name(engine): loaded},
         )
     return Image(references=names, archive=archive, digests=digests, packed=packed)
 
@@ -128,19 +145,44 @@ def pack(settings: Settings) -> tuple[layers.Layer, ...]:
 def make(
     settings: Settings, engine: Engine, names: Sequence[str], *, cache: bool = True
 ) -> str:
-    """Build from the packed layers; returns the engine's ID of the builder's form."""
+    """Build from the packed layers; returns the engine's ID of the builder's form.
+
+    The first name must be new, so that what has it afterwards is what was built.
+    Raises Problem where nothing has it, as after a builder that keeps its result.
+    """
     command, *_ = commands(settings, names, kind=engine.kind, cache=cache)
     engine.stream(*command, cwd=settings.root)
+    form = ("image", "inspect", "--format", "{{.Id}}", names[0])
+    if engine.run(*form, check=False, echo=False).returncode:
+        kept = "see what its `build` really runs"
+        if engine.kind == "docker":
+            kept = (
+                "its builder keeps it: unset BUILDX_BUILDER, or "
+                "`docker buildx use default`"
+            )
+        raise Problem(
+            f"`{engine.kind} build` succeeded and left no image in the engine: {kept}"
+        )
     return identifier(engine, names[0])
 
 
 def export(
-    settings: Settings, engine: Engine, names: Sequence[str], archive: Path
+    settings: Settings,
+    engine: Engine,
+    names: Sequence[str],
+    archive: Path,
+    *,
+    built: str = "",
 ) -> ImageDigests:
-    """Write the engine's image canonically to `archive`."""
+    """Write the engine's image canonically to `archive`, which tells its `names`.
+
+    The engine knows it as `built`, or else by the first of them.
+    """
     with tree.scratch(archive.parent) as scratch:
         saved = scratch / "saved.tar"
-        _, save, _ = commands(settings, names, kind=engine.kind, saved=saved)
+        _, save, _ = commands(
+            settings, [built or names[0]], kind=engine.kind, saved=saved
+        )
         engine.run(*save)
         return canonical.canonicalize(
             saved,
@@ -167,12 +209,15 @@ def _name_loaded(engine: Engine, digests: ImageDigests, names: Sequence[str]) ->
             break
     else:
         raise Problem(f"the engine does not have the image {digests.config} it loaded")
+    loaded = identifier(engine, digest)
     for name in names:
-        engine.run("tag", digest, name, echo=False)
+        engine.run("tag", digest, name)
+        if identifier(engine, name) != loaded:
+            raise Problem(f"something else moves the tag {name}: end it, build again")
         for foreign in json.loads(answer.stdout) or []:
             if engine.kind == "podman" and foreign.endswith(f"/library/{name}"):
                 engine.run("untag", digest, foreign, echo=False)
-    return identifier(engine, names[0])
+    return loaded
 
 
 def labels(settings: Settings) -> dict[str, str]:
@@ -209,27 +254,54 @@ def current(settings: Settings) -> ImageDigests | None:
     path = archive_path(settings)
     if not found or not path.is_file():
         return None
-    digests = canonical.read_digests(path)
-    return digests if digests.manifest == found["manifest"] else None
+    try:
+        digests = canonical.read_digests(path)
+    except Problem:  # Damaged since: build it again.
+        return None
+    return digests if digests.manifest == found.get("manifest") else None
 
 
-def remove(settings: Settings, engine: Engine) -> None:
+def remove(
+    settings: Settings, engine: Engine, on_line: Callable[[str], None] = ignore
+) -> None:
     """Remove the project's containers and images, found by their label.
 
-    Raises Problem where some stay, as those do that other images are built on.
+    `on_line` is told which went. Raises Problem where some stay, as those do that
+    other images are built on.
     """
-    for kind, verb in (("ps", "rm"), ("images", "rmi")):
-        found = _labelled(settings, engine, kind)
-        if found:
-            answer = engine.run(verb, "--force", *found, check=False)
-            if _labelled(settings, engine, kind):
-                raise engine.problem((verb,), answer.stderr)
+    for kind, verb, noun, form in (
+        ("ps", "rm", "container", "{{.Names}}"),
+        ("images", "rmi", "image", "{{.Repository}}:{{.Tag}}"),
+    ):
+        found = _labelled(settings, engine, kind, "--quiet", "--no-trunc")
+        if not found:
+            continue
+        named = _labelled(settings, engine, kind, f"--format={form}")
+        # By ID, not echoed: dozens of them say nothing to a reader.
+        answer = engine.run(verb, "--force", *found, check=False, echo=False)
+        if left := _labelled(settings, engine, kind, "--quiet", "--no-trunc"):
+            problem = engine.problem((verb,), answer.stderr)
+            raise Problem(f"{_count(left, noun)} of {len(found)} cannot go: {problem}")
+        names = _some([name for name in named if "<none>" not in name])
+        on_line(f"removed   {_count(found, noun)}{names and ': '}{names}")
 
 
-def _labelled(settings: Settings, engine: Engine, kind: str) -> list[str]:
+def _labelled(
+    settings: Settings, engine: Engine, kind: str, *options: str
+) -> list[str]:
     label = f"--filter=label={settings.label}"
-    listing = engine.run(kind, "--all", "--quiet", "--no-trunc", label, echo=False)
+    listing = engine.run(kind, "--all", *options, label, echo=False)
     return list(dict.fromkeys(listing.stdout.split()))
+
+
+def _count(found: Sequence[str], noun: str) -> str:
+    return f"{len(found)} {noun}{'s' if len(found) > 1 else ''}"
+
+
+def _some(names: Sequence[str], most: int = 5) -> str:
+    """The names, or the first of many and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def clean(settings: Settings) -> None:

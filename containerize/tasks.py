@@ -86,7 +86,9 @@ class Session:
         from containerize import build
 
         kind = Path(self.settings.engine).name or "docker"
-        return build.commands(self.settings, names, kind=kind, cache=cache)
+        fresh = [build.fresh(self.settings)]
+        made = build.commands(self.settings, fresh, kind=kind, cache=cache)
+        return [*made, *(["tag", "CONFIG-DIGEST", name] for name in names)]
 
 
 def verb(dry: Callable[..., str | Commands], **options: Any) -> Callable[..., Any]:
@@ -254,8 +256,7 @@ def digest(s: Session, save: bool = False, engine: str = "") -> None:
 
 def _dry_verify(s: Session, engine: Sequence[str] = (), **_: Any) -> Commands:
     sessions = [Session(name) for name in engine or [""]]
-    names = [s.settings.reference("verify")]
-    return [each.build_commands(names, cache=False)[0] for each in sessions]
+    return [each.build_commands([], cache=False)[0] for each in sessions]
 
 
 @verb(
@@ -354,7 +355,7 @@ def run(
         s.port(port),
     )
     started = container.run(s.settings, s.engine, reference, name=name, port=number)
-    say(f"{name} answers at {started.url}")
+    say(started.answer)
     if foreground:
         follow(s.settings, started)
     else:
@@ -364,13 +365,12 @@ def run(
 def follow(settings: Settings, started: Container) -> None:
     """Show the log until the container ends or Ctrl-C, then stop and remove it."""
     from containerize.engines import container
-    from containerize.errors import Problem
 
     try:
         started.engine.stream("logs", "--follow", started.name)
         code = container.exit_code(started)
         if code:
-            raise Problem(f"container {started.name} ended by itself with code {code}")
+            raise container.ended(settings, started.engine, started.name)
     except KeyboardInterrupt:
         pass
     finally:
@@ -392,7 +392,7 @@ def up(s: Session, port: str = "", engine: str = "") -> None:
     if not building.is_current(s.settings, using, reference):
         describe(building.build(s.settings, using))
     started = container.ensure(s.settings, using, reference, port=number)
-    say(f"{s.settings.container_name} answers at {started.url}")
+    say(started.answer)
     say(f"Next: curl {started.url}, invoke logs --follow, invoke ps, invoke stop")
 
 
@@ -469,7 +469,7 @@ def clean(s: Session, engine: str = "") -> None:
     from containerize import build as building
 
     building.clean(s.settings)
-    building.remove(s.settings, s.engine)
+    building.remove(s.settings, s.engine, on_line=say)
     say(f"The inputs stay in {s.settings.cache_dir}.")
 
 

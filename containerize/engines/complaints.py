@@ -32,19 +32,28 @@ class Complaint:
     message: str
     published_by: Callable[[int], str]
     """The name of the engine's container that publishes a port; empty for none."""
+    named: str = ""
+    """What names the engine, as `DOCKER_HOST=…`; empty for the client's default."""
 
 
 def explain(complaint: Complaint) -> Problem:
     """The Problem behind a complaint; where none is known, its last line."""
-    for pattern, explanation in _MEANINGS:
-        if match := pattern.search(complaint.message):
-            return explanation(complaint, match)
+    if problem := known(complaint):
+        return problem
     lines = [line.strip() for line in complaint.message.splitlines()]
     lines = [line for line in lines if line and not _NOISE.match(line)]
     said = _PREFIX.sub("", lines[-1]) if lines else "it does not say why"
     if len(said) > 2 * _HALF:
         said = f"{said[:_HALF].rstrip()} … {said[-_HALF:].lstrip()}"
     return Problem(f"`{complaint.kind} {complaint.subcommand}` failed: {said}")
+
+
+def known(complaint: Complaint) -> Problem | None:
+    """The Problem behind a complaint, or None for one that is not known."""
+    for pattern, explanation in _MEANINGS:
+        if match := pattern.search(complaint.message):
+            return explanation(complaint, match)
+    return None
 
 
 def listener(port: int) -> str:
@@ -90,9 +99,22 @@ def _refused(_: Complaint, match: re.Match[str]) -> Problem:
     )
 
 
-def _down(_: Complaint, match: re.Match[str]) -> Problem:
-    where = _first(match).rstrip(".;")
-    return NoEngine(f"no Docker daemon answers{where and f' at {where}'}: {INSTALL}")
+def _down(complaint: Complaint, match: re.Match[str]) -> Problem:
+    where = _first(match).rstrip(".;:,")
+    said = f"no Docker daemon answers{where and f' at {where}'}"
+    if complaint.named:
+        # Another one in its place would not be what was asked for.
+        return Problem(f"{said}, which {complaint.named} names: {_mend(complaint)}")
+    return NoEngine(f"{said}: {INSTALL}")
+
+
+def _mend(complaint: Complaint) -> str:
+    """What to do about an engine that is named, or about one that is not."""
+    if not complaint.named:
+        return "see that it runs and is reachable"
+    if complaint.named.startswith("`"):
+        return "start it there, or go back with `docker context use default`"
+    return f"start it there, or mend or unset {complaint.named.partition('=')[0]}"
 
 
 def _port(complaint: Complaint, match: re.Match[str]) -> Problem:
@@ -124,11 +146,79 @@ def _say(text: str) -> _Explanation:
                 kind=complaint.kind,
                 command=f"{complaint.kind} {complaint.subcommand}",
                 name=_first(match),
+                groups=match.groups(),
+                named=complaint.named or "the engine's address",
+                mend=_mend(complaint),
             )
         )
 
     return explanation
 
+
+# What is wrong with the way to an engine. Each names what leads there.
+_ADDRESSES: tuple[tuple[str, _Explanation], ...] = (
+    (
+        r"client version (\S+) is too new\. Maximum supported API version is (\S+)",
+        _say(
+            "the client asks for API {groups[0]}, but the daemon has {groups[1]} at "
+            "most: unset DOCKER_API_VERSION, or use an older client or a newer daemon"
+        ),
+    ),
+    (
+        r"client version (\S+) is too old\. Minimum supported API version is ([\d.]+)",
+        _say(
+            "the client asks for API {groups[0]}, but the daemon wants {groups[1]} at "
+            "least: unset DOCKER_API_VERSION, or use a newer client"
+        ),
+    ),
+    (
+        r"context \"?([^\s\":]+)\"?: (?:context )?not found"
+        r"|context \"([^\"]+)\" does not exist",
+        _say("docker has no context {name}, which {named} names: `docker context ls`"),
+    ),
+    (
+        r"unable to parse docker host|invalid bind address format"
+        r"|invalid bind address|is not a supported schema|strconv.Atoi: parsing \"\"",
+        _say(
+            "{named} is no address of an engine: mend it (unix:///path, "
+            "tcp://host:port or ssh://user@host) or unset it"
+        ),
+    ),
+    (
+        r"exec: \"ssh\": executable file not found",
+        _say("{named} asks for ssh, which is not installed: install openssh-client"),
+    ),
+    (
+        r"error during connect:[^\n]*command \[ssh [^\n]*stderr=([^\n]*)",
+        _say("the engine cannot be reached, {named}: {name}: {mend}"),
+    ),
+    (
+        r"(?:error during connect|unable to connect to Podman)[^\n]*"
+        r"lookup (\S+?)(?: on \S+)?: [^\n]*",
+        _say("there is no host {name}, which {named} names: {mend}"),
+    ),
+    (
+        r"unable to resolve docker endpoint: (open [^\n]*\.pem: [^\n]*)"
+        r"|error during connect:[^\n]*?((?:x509|tls): [^\n]*"
+        r"|server gave HTTP response to HTTPS client"
+        r"|client sent an HTTP request to an HTTPS server)"
+        r"|response from daemon: (client sent an HTTP request to an HTTPS server)",
+        _say(
+            "the engine of {named} cannot be reached by TLS: {name}: see "
+            "DOCKER_TLS_VERIFY, DOCKER_CERT_PATH and the certificates"
+        ),
+    ),
+    (
+        r"error during connect:[^\n]*: (dial [^\n]*|EOF|context deadline[^\n]*"
+        r"|[^\n]*connection re(?:set|fused)[^\n]*)"
+        r"|unable to connect to Podman[^\n]*: (dial [^\n]*|EOF)",
+        _say("no engine answers, {named}: {name}: {mend}"),
+    ),
+    (
+        r"Error response from daemon: (?:<!DOCTYPE|<html|page not found|404)",
+        _say("what answers is no engine, {named}: mend or unset it"),
+    ),
+)
 
 _MEANINGS: tuple[tuple[re.Pattern[str], _Explanation], ...] = tuple(
     (re.compile(pattern, re.IGNORECASE), explanation)
@@ -144,6 +234,7 @@ _MEANINGS: tuple[tuple[re.Pattern[str], _Explanation], ...] = tuple(
             r"|failed to connect to the docker API(?: at (\S+))?",
             _down,
         ),
+        *_ADDRESSES,
         (
             r"container name \"?/?([^\s\"]+?)\"? is already in use",
             _say(
@@ -174,6 +265,14 @@ _MEANINGS: tuple[tuple[re.Pattern[str], _Explanation], ...] = tuple(
             _say(
                 "DOCKER_BUILDKIT asks for BuildKit, but the client has no buildx: "
                 "install docker-buildx or unset DOCKER_BUILDKIT"
+            ),
+        ),
+        (
+            r"/dev/net/tun",
+            _say(
+                "Podman without root gives a container its network through "
+                "/dev/net/tun, which is missing or closed here: `sudo modprobe tun` "
+                "(for a container, --device=/dev/net/tun), or use Docker"
             ),
         ),
         (

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import http.client
 import json
+import signal
 import time
 from collections.abc import Mapping, Sequence
 
@@ -32,10 +34,22 @@ class Container:
     engine: Engine
     port: int
     """The port on 127.0.0.1."""
+    elsewhere: str = ""
+    """The machine that has the port, where that is not this one."""
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/"
+
+    @property
+    def answer(self) -> str:
+        """Where it answers, in words."""
+        if not self.elsewhere:
+            return f"{self.name} answers at {self.url}"
+        return (
+            f"{self.name} is healthy; its port {self.port} is on 127.0.0.1 of "
+            f"{self.elsewhere}, where the engine is, not of this machine"
+        )
 
 
 def run_command(
@@ -83,7 +97,7 @@ def run(
 
     A container of this name that has ended is replaced. Raises Problem where one
     runs, where the image or the port cannot be had, and where the container ends or
-    does not become healthy in time; then no container is left behind.
+    does not become healthy in time or answer at its port; then no container is left.
     """
     name = name or settings.container_name
     port = settings.port if port is None else port
@@ -102,21 +116,28 @@ def run(
     )  # fmt: skip
     try:
         engine.run(*command)
-        container = Container(name, engine, published(settings, engine, name))
+        container = _started(settings, engine, name)
         if wait:
             wait_healthy(settings, container)
+            see_answer(settings, container)
     except BaseException as error:
         # A name in use is another container's; anything else that is there is ours.
         ours = state(settings, engine, name)
-        tail = log_tail(engine, name) if ours else ""
+        said = log_words(engine, name) if ours and ours != "created" else ""
         if ours:
             # Podman would leave it its time to stop first.
             now = ["--time", "0"] if engine.kind == "podman" else []
             engine.run("rm", "--force", *now, name, check=False)
-        if isinstance(error, Problem) and tail and ours != "created":
-            raise Problem(f"{error}\n{tail}") from None
+        if isinstance(error, Problem) and said:
+            raise Problem(f"{error}; {said}") from None
         raise
     return container
+
+
+def _started(settings: Settings, engine: Engine, name: str) -> Container:
+    return Container(
+        name, engine, published(settings, engine, name), engine.elsewhere()
+    )
 
 
 def state(settings: Settings, engine: Engine, name: str) -> str | None:
@@ -139,7 +160,7 @@ def published(settings: Settings, engine: Engine, name: str) -> int:
     port = f"{settings.container_port}/tcp"
     answer = engine.run("port", name, port, check=False, echo=False)
     if not answer.stdout and state(settings, engine, name) != "running":
-        raise Problem(f"container {name} has ended; its log says why:")
+        raise ended(settings, engine, name)
     if not answer.stdout:
         raise engine.problem(("port",), answer.stderr)
     return int(answer.stdout.split()[0].rpartition(":")[2])
@@ -158,16 +179,95 @@ def wait_healthy(settings: Settings, container: Container) -> None:
     while True:
         status = state(settings, engine, name)
         if status != "running":
-            raise Problem(f"container {name} has ended; its log says why:")
-        answer = engine.run("exec", name, *check, check=False, echo=False)
+            raise ended(settings, engine, name)
+        answer = engine.run("exec", name, *check, check=False, echo=False, merge=True)
         if answer.returncode == 0:
             return
         if time.monotonic() > deadline:
+            said = answer.stdout.strip().splitlines()[-1:]
             raise Problem(
-                f"container {name} was not healthy within {settings.health_timeout} s; "
-                "its log says why:"
+                f"container {name} was not healthy within {settings.health_timeout} s: "
+                + (said[0] if said else f"its check {_end(answer.returncode)}")
+                + (
+                    f", and {_memory(settings)}"
+                    if _short_of_memory(engine, name)
+                    else ""
+                )
             )
         time.sleep(0.1)
+
+
+def see_answer(settings: Settings, container: Container, patience: float = 3) -> None:
+    """Return once the published port has answered HTTP to this process.
+
+    The health check asks inside of the container, where an app may listen that the
+    port does not lead to. Raises Problem where none answers within `patience` seconds.
+    """
+    if container.elsewhere:
+        return
+    deadline = time.monotonic() + patience
+    while True:
+        asking = http.client.HTTPConnection(
+            "127.0.0.1", container.port, timeout=patience
+        )
+        try:
+            asking.request("GET", "/health/live")
+            asking.getresponse()
+            return
+        except (OSError, http.client.HTTPException) as error:
+            if time.monotonic() > deadline:
+                raise Problem(
+                    f"container {container.name} is healthy inside, but "
+                    f"{container.url} does not answer ({_words(error)}): its app must "
+                    f"listen on 0.0.0.0 (APP_HOST) and port {settings.container_port} "
+                    "(APP_PORT, setting container_port)"
+                ) from None
+        finally:
+            asking.close()
+        time.sleep(0.1)
+
+
+def _words(error: Exception) -> str:
+    return str(getattr(error, "strerror", "") or error or type(error).__name__)
+
+
+def ended(settings: Settings, engine: Engine, name: str) -> Problem:
+    """How a container ended that was to run: killed for memory, a signal, a code."""
+    form = "{{.State.ExitCode}}"
+    code = int(
+        engine.run("container", "inspect", "--format", form, name, echo=False).stdout
+    )
+    if _short_of_memory(engine, name):
+        how = "was killed for memory" if code == KILLED else f"{_end(code)}"
+        return Problem(f"container {name} {how}: {_memory(settings)}")
+    # Not every engine and kernel says that it was for memory.
+    perhaps = f", perhaps for memory: {_memory(settings)}" if code == KILLED else ""
+    return Problem(f"container {name} {_end(code)}{perhaps}")
+
+
+KILLED = 128 + signal.SIGKILL
+"""The exit code of a container that was killed."""
+
+
+def _memory(settings: Settings) -> str:
+    return f"{settings.memory} was not enough (setting memory, INVOKE_MEMORY)"
+
+
+def _short_of_memory(engine: Engine, name: str) -> bool:
+    """Whether the kernel killed a process of the container for its memory."""
+    form = "{{.State.OOMKilled}}"
+    answer = engine.run(
+        "container", "inspect", "--format", form, name, check=False, echo=False
+    )
+    return answer.stdout.strip() == "true"
+
+
+def _end(code: int) -> str:
+    """What an exit code says, after the name of what ended."""
+    try:
+        return f"was ended by {signal.Signals(code - 128).name} (exit code {code})"
+    except ValueError:
+        return f"ended with exit code {code}"
 
 
 def _health_command(engine: Engine, name: str) -> list[str]:
@@ -180,6 +280,12 @@ def _health_command(engine: Engine, name: str) -> list[str]:
             'give its Dockerfile one, HEALTHCHECK CMD ["…"]'
         )
     return list(test[1:])
+
+
+def log_words(engine: Engine, name: str) -> str:
+    """The last lines that a container wrote, introduced, or that there are none."""
+    tail = log_tail(engine, name)
+    return f"the end of its log:\n{tail}" if tail else "it wrote no log"
 
 
 def log_tail(engine: Engine, name: str) -> str:
@@ -215,13 +321,17 @@ def ensure(
     """A healthy container of the image on the port: the one that runs, or a new one."""
     name = settings.container_name
     if state(settings, engine, name) == "running":
-        running = Container(name, engine, published(settings, engine, name))
+        running = _started(settings, engine, name)
         answer = engine.run(
             "container", "inspect", "--format", "{{.Image}}", name, echo=False
         )
         image = "sha256:" + answer.stdout.strip().removeprefix("sha256:")
         if image == identifier(engine, reference) and running.port == port:
-            wait_healthy(settings, running)
+            try:
+                wait_healthy(settings, running)
+                see_answer(settings, running)
+            except Problem as problem:
+                raise Problem(f"{problem}; {log_words(engine, name)}") from None
             return running
         stop(settings, engine, name)
     return run(settings, engine, reference, port=port)

@@ -15,11 +15,12 @@ import shutil
 import subprocess
 import tempfile
 import threading
+import urllib.parse
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Literal, cast
 
-from containerize.engines.complaints import INSTALL, Complaint, NoEngine, explain
+from containerize.engines.complaints import INSTALL, Complaint, NoEngine, explain, known
 from containerize.errors import Problem
 from containerize.settings import PREFIX, Settings
 
@@ -207,11 +208,21 @@ class Engine:
 
     def problem(self, arguments: Sequence[str], message: str) -> Problem:
         """What the engine's `message` about a subcommand means, and what to do."""
-        complaint = Complaint(self.kind, arguments[0], message, self._publisher)
+        named = naming(self.kind, self._environ())
+        complaint = Complaint(self.kind, arguments[0], message, self._publisher, named)
         problem = explain(complaint)
-        if isinstance(problem, NoEngine):
+        # What has never answered has not ended.
+        if isinstance(problem, NoEngine) or arguments[0] == "version":
             return problem
         return self._ended(arguments) or problem
+
+    def elsewhere(self) -> str:
+        """The host that the engine is on, where it is named and is not this one."""
+        address = _address(self.kind, self.command, self._environ())
+        parts = urllib.parse.urlsplit(address)
+        here = parts.scheme not in ("tcp", "ssh", "http", "https")
+        host = parts.hostname or ""
+        return "" if here or host == "localhost" or host.startswith("127.") else host
 
     def _begin(self, arguments: Sequence[str], echo: bool) -> list[str]:
         command = self.arguments(*arguments)
@@ -225,9 +236,10 @@ class Engine:
         found = probe(self.command, self._environ())
         if found.kind != "docker" or found.server or "denied" in found.message:
             return None
-        return NoEngine(
-            f"the Docker daemon ended during `docker {arguments[0]}`: {INSTALL}"
-        )
+        said = f"the Docker daemon ended during `docker {arguments[0]}`"
+        if named := naming(self.kind, self._environ()):
+            return Problem(f"{said}: see to the one that {named} names")
+        return NoEngine(f"{said}: {INSTALL}")
 
     def _publisher(self, port: int) -> str:
         listing = self.run(
@@ -284,12 +296,15 @@ def podman(*command: str, **fields: Any) -> Engine:
 def find(settings: Settings, on_command: OnCommand = ignore) -> Engine:
     """The engine of the settings, else Docker whose daemon answers, else Podman.
 
+    Where the environment or a context names an engine of one of them, it is that one.
     Raises NoEngine where none answers and one can be installed or started, and
     Problem where a user must mend what is there.
     """
     named = settings.engine
-    problems = []
-    for command in (named,) if named else ("docker", "podman"):
+    kinds: tuple[Kind, ...] = ("docker", "podman")
+    chosen = [kind for kind in kinds if naming(kind, os.environ)]
+    problems: list[Problem] = []
+    for command in (named,) if named else chosen[:1] or kinds:
         try:
             engine, version = _try(command)
         except Problem as problem:
@@ -298,6 +313,8 @@ def find(settings: Settings, on_command: OnCommand = ignore) -> Engine:
         reason = f"{engine.kind} {version} answers"
         if named:
             reason = f"the setting engine names it ({PREFIX}ENGINE)"
+        elif chosen:
+            reason = f"{naming(engine.kind, os.environ)} names it"
         elif problems:
             reason = f"{reason}; {problems[0]}".partition(": ")[0]
         return dataclasses.replace(engine, on_command=on_command, reason=reason)
@@ -318,9 +335,19 @@ def _try(command: str) -> tuple[Engine, str]:
                 f"the engine {command} is not there or cannot be run: "
                 f"mend {PREFIX}ENGINE, which takes docker, podman or a path to one"
             )
+        kind: Kind = "podman" if name == "podman" else "docker"
+        if by := naming(kind, os.environ):
+            raise Problem(
+                f"{name} is not installed, and {by} names the engine it is to ask: "
+                f"install it, or unset that, or name another engine in {PREFIX}ENGINE"
+            )
         raise NoEngine(f"{name} is not installed: {INSTALL}")
     found = probe((command,), os.environ)
     if not found.kind:
+        kind = "podman" if name == "podman" else "docker"
+        by = naming(kind, os.environ)
+        if problem := known(Complaint(kind, "version", found.message, _nobody, by)):
+            raise problem
         raise Problem(
             f"{command} is no Docker and no Podman, or it is broken: {found.message}"
         )
@@ -331,6 +358,56 @@ def _try(command: str) -> tuple[Engine, str]:
         # Its version is known even where it cannot work.
         engine.run("info", echo=False)
     return engine, found.server
+
+
+def naming(kind: Kind, environ: Mapping[str, str]) -> str:
+    """What names the engine that a client of that kind asks; empty for its default.
+
+    As the clients' manuals have it: Docker's DOCKER_HOST goes before DOCKER_CONTEXT,
+    and that before the context in use; Podman's has CONTAINER_HOST and
+    CONTAINER_CONNECTION.
+    """
+    if kind == "podman":
+        names = ("CONTAINER_HOST", "CONTAINER_CONNECTION")
+        return next((f"{n}={environ[n]}" for n in names if environ.get(n)), "")
+    if host := environ.get("DOCKER_HOST"):
+        return f"DOCKER_HOST={host}"
+    if context := environ.get("DOCKER_CONTEXT"):
+        return f"DOCKER_CONTEXT={context}" if context != "default" else ""
+    directory = environ.get("DOCKER_CONFIG") or os.path.expanduser("~/.docker")
+    try:
+        config = json.loads(Path(directory, "config.json").read_bytes())
+        context = config.get("currentContext")
+    except (OSError, ValueError, AttributeError):
+        return ""
+    return f"`docker context use {context}`" if context not in (None, "default") else ""
+
+
+def _address(kind: Kind, command: Sequence[str], environ: Mapping[str, str]) -> str:
+    """The address of the engine that is named; empty where none is."""
+    by = naming(kind, environ)
+    if by.startswith(("DOCKER_HOST=", "CONTAINER_HOST=")):
+        return by.partition("=")[2]
+    if not by:
+        return ""
+    if kind == "docker":
+        form = "{{.Endpoints.docker.Host}}"
+        line = [*command, "context", "inspect", "--format", form]
+    else:
+        form = "{{.Name}} {{.URI}}"
+        line = [*command, "system", "connection", "list", "--format", form]
+    done = subprocess.run(
+        line, check=False, capture_output=True, text=True, env=environ
+    )
+    if kind == "docker":
+        return done.stdout.strip()
+    found = dict(row.split()[:2] for row in done.stdout.splitlines() if " " in row)
+    name = environ["CONTAINER_CONNECTION"]
+    return found.get(name) or found.get(f"{name}*") or ""
+
+
+def _nobody(_: int) -> str:
+    return ""
 
 
 @dataclasses.dataclass(frozen=True)

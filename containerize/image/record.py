@@ -65,13 +65,13 @@ def _state(file: Path) -> str:
     return f"sha256:{tree.sha256(file)}{executable}"
 
 
-def facts(settings: Settings, digests: ImageDigests) -> dict[str, Any]:
-    """The digests of an image and what they come from, ready for JSON."""
+def facts(digests: ImageDigests, sources: Mapping[str, str]) -> dict[str, Any]:
+    """The digests of an image and the inputs they come from, ready for JSON."""
     return {
         "manifest": digests.manifest,
         "config": digests.config,
         "diff_ids": list(digests.diff_ids),
-        "inputs": inputs(settings),
+        "inputs": dict(sources),
     }
 
 
@@ -79,14 +79,18 @@ def write(
     settings: Settings,
     digests: ImageDigests,
     *,
+    sources: Mapping[str, str],
     names: Sequence[str],
     loaded: Mapping[str, str],
 ) -> None:
-    """Write the record of a build; `loaded` is each engine's own ID of the image."""
+    """Write the record of a build from the inputs `sources`, as `inputs` gives them.
+
+    `loaded` is each engine's own ID of the image.
+    """
     status = _git(settings, "status", "--porcelain")
     _write(
         path(settings),
-        facts(settings, digests)
+        facts(digests, sources)
         | {
             "references": list(names),
             "loaded": dict(loaded),
@@ -108,9 +112,15 @@ def read(settings: Settings) -> dict[str, Any]:
 
 
 def save_golden(settings: Settings, digests: ImageDigests) -> None:
-    """Put an image's digests into digests.json, for its architecture."""
+    """Put the digests of the last build into digests.json, for its architecture.
+
+    Raises Problem where files have changed since, which those digests are not of.
+    """
+    found = read(settings)
+    if found.get("manifest") != digests.manifest:
+        raise Problem("files changed since the build: `invoke digest --save` again")
     known = read_golden(golden_path(settings)) if golden_path(settings).exists() else {}
-    known[settings.image_architecture] = facts(settings, digests)
+    known[settings.image_architecture] = facts(digests, found["inputs"])
     _write(golden_path(settings), known)
 
 

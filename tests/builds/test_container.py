@@ -165,8 +165,51 @@ def test_one_that_stays_unhealthy_is_given_up(built, using, project):
     # A Python that waits for a terminal to type something, in place of the app.
     options = ["--entrypoint=python3", "--interactive", "--tty"]
     reference = built.references[0]
-    with pytest.raises(Problem, match="not healthy within 2 s"):
+    with pytest.raises(Problem, match=r"within 2 s: nothing listens; .*log:\nPython 3"):
         container.run(impatient, using, reference, name=name, port=0, options=options)
+    assert container.state(project, using, name) is None
+
+
+FORKS = """import os, signal, time
+if os.fork():
+    os.wait()
+    raise SystemExit(7)
+x = bytearray(300 << 20)
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "said"),
+    [
+        (
+            "x = bytearray(300 << 20)",
+            r"memory: 128m was not enough .*INVOKE_MEMORY\); ",
+        ),
+        (FORKS, "ended with exit code 7"),
+        ("import os; os._exit(3)", "ended with exit code 3; it wrote no log$"),
+        ("import os; print('oh', flush=True); os._exit(4)", "code 4; .* log:\noh$"),
+        ("import os; os._exit(0)", "ended with exit code 0; it wrote no log$"),
+        ("import os; os._exit(134)", r"was ended by SIGABRT \(exit code 134\); it wr"),
+    ],
+)
+def test_one_that_ends_says_how(built, using, project, tmp_path, module, said):
+    tmp_path.chmod(0o755)
+    (tmp_path / "ending.py").write_text(module)
+    with pytest.raises(Problem, match=said) as caught:
+        container.run(
+            project, using, built.references[0], name=f"{project.image}-ends", port=0,
+            environment={"APP_FACTORY": "ending:create_app"},
+            options=[f"--volume={tmp_path}/ending.py:/srv/ending.py:ro"],
+        )  # fmt: skip
+    assert not str(caught.value).endswith(":")
+    assert container.state(project, using, f"{project.image}-ends") is None
+
+
+def test_a_port_that_leads_to_nothing_is_found_out(start, using, project):
+    """Healthy inside, where the check asks, and nowhere else."""
+    name = f"{project.image}-deaf"
+    with pytest.raises(Problem, match=r"healthy inside, but http://\S+ does not answ"):
+        start(environment={"APP_HOST": "127.0.0.1"}, name=name)
     assert container.state(project, using, name) is None
 
 

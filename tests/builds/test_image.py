@@ -1,6 +1,8 @@
 """Building on real engines: the same bytes each time, nothing from the network."""
 
+import dataclasses
 import json
+import os
 
 import pytest
 
@@ -94,3 +96,61 @@ def test_a_change_of_the_app_changes_only_its_layers(built, using, clone):
     assert build.is_current(clone, using, name)
     (clone.root / "app" / "new.py").write_text("x = 2\n")
     assert not build.is_current(clone, using, name)
+
+
+def wrapped(using, path, script):
+    """The engine behind a script that sees each of its commands first."""
+    path.write_text(f'#!/bin/sh\n{script}\nexec {" ".join(using.command)} "$@"\n')
+    path.chmod(0o755)
+    return dataclasses.replace(using, command=(os.fspath(path),))
+
+
+def test_a_builder_that_keeps_its_result_is_found_out(built, using, clone, tmp_path):
+    """Such as a remote one of buildx; the older image must not be taken for its."""
+    build.build(clone, using, tags=["kept"])
+    before = build.identifier(using, clone.reference("kept"))
+    (clone.root / "app" / "new.py").write_text("x = 1\n")
+    keeping = wrapped(using, tmp_path / "engine", '[ "$1" = build ] && exit 0')
+    with pytest.raises(Problem, match="left no image in the engine"):
+        build.build(clone, keeping, tags=["kept"])
+    assert build.identifier(using, clone.reference("kept")) == before
+    assert not build.is_current(clone, using, clone.reference("kept"))
+    assert build.current(clone) is None
+
+
+def test_files_that_change_during_the_build_are_named(built, using, clone, tmp_path):
+    late = clone.root / "app" / "late.py"
+    editing = wrapped(using, tmp_path / "engine", f'[ "$1" = save ] && : >"{late}"')
+    with pytest.raises(Problem, match=r"app/late.py changed during the build"):
+        build.build(clone, editing, tags=["edited"])
+    assert build.current(clone) is None
+    name = clone.reference("edited")
+    assert using.run("image", "inspect", name, check=False).returncode
+
+
+def test_a_damaged_archive_is_not_the_last_build(built, using, clone):
+    made = build.build(clone, using, tags=["damaged"])
+    assert build.current(clone) == made.digests
+    with made.archive.open("r+b") as file:
+        file.truncate(100_000)
+    assert build.current(clone) is None
+
+
+def test_a_build_leaves_no_name_of_its_own(built, using, clone, tmp_path):
+    (clone.root / "app" / "new.py").write_text("x = 3\n")
+    build.build(clone, using, tags=["alone"], output=tmp_path / "image.tar")
+    listing = using.run("images", "--format={{.Tag}}", clone.image).stdout.split()
+    assert "alone" in listing
+    assert not [tag for tag in listing if tag.startswith("building-")]
+
+
+def test_removed_images_are_named_in_a_line(built, using, clone):
+    other = dataclasses.replace(clone, image=f"{clone.image}-gone")
+    build.build(other, using, tags=["a", "b"])
+    said = []
+    build.remove(dataclasses.replace(other), using, on_line=said.append)
+    assert len(said) == 1
+    assert f"{other.image}:a" in said[0]
+    assert f"{other.image}:b" in said[0]
+    assert said[0].startswith("removed ")
+    assert "image" in said[0]

@@ -79,7 +79,7 @@ def test_a_killed_build_leaves_nothing_half_done(built, using, project, tmp_path
         found = using.run("image", "inspect", name, check=False)
         if stage is not loading:
             assert not output.exists()
-            assert found.returncode == 0  # what the builder made, and not yet more
+            assert found.returncode  # the name comes with the canonical image
         else:
             assert canonical.read_digests(output) == built.digests
             assert found.returncode or is_whole(named, built, using, tmp_path)

@@ -179,6 +179,6 @@ def test_bad_setting_ends_the_start(
             port=0,
             environment=environment,
         )
-    wanted = f"container {name} has ended; its log says why:\n{line}"
+    wanted = f"container {name} ended with exit code 2; the end of its log:\n{line}"
     assert str(raised.value) == wanted
     assert container.state(project, using, name) is None

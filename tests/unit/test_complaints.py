@@ -81,6 +81,25 @@ def told(message, kind="docker", subcommand="run", container=""):
             "drop all controllers from cgroupv2",
             "install runc",
         ),
+        (
+            "podman",
+            'Error: /usr/bin/slirp4netns failed: "open(\\"/dev/net/tun\\"): No such '
+            'file or directory\\nWARNING: Support for seccomp is experimental\\n"',
+            "/dev/net/tun, which is missing or closed here: `sudo modprobe tun`",
+        ),
+        (
+            "docker",
+            'error during connect: Get "https://127.0.0.1:9/v1.50/version": tls: '
+            "failed to verify certificate: x509: certificate signed by unknown "
+            "authority",
+            "cannot be reached by TLS: tls: failed to verify certificate: x509: cert",
+        ),
+        (
+            "docker",
+            "Error response from daemon: Client sent an HTTP request to an HTTPS "
+            "server.",
+            "cannot be reached by TLS: Client sent an HTTP request",
+        ),
     ],
 )
 def test_meaning(kind, message, meaning):
@@ -102,6 +121,26 @@ def test_daemon_down_can_be_helped_by_installing(message, where):
     problem = told(message)
     assert isinstance(problem, NoEngine)
     assert where in str(problem)
+
+
+def test_daemon_down_that_is_named_is_not_replaced():
+    message = "Cannot connect to the Docker daemon at tcp://a:1. Is it running?"
+    complaint = Complaint(
+        "docker", "ps", message, lambda _: "", "DOCKER_HOST=tcp://a:1"
+    )
+    problem = explain(complaint)
+    assert not isinstance(problem, NoEngine)
+    assert str(problem) == (
+        "no Docker daemon answers at tcp://a:1, which DOCKER_HOST=tcp://a:1 names: "
+        "start it there, or mend or unset DOCKER_HOST"
+    )
+
+
+def test_a_registry_without_tls_is_no_engine_without():
+    message = (
+        "ERROR: pull x: tls: failed to verify certificate: x509: unknown authority"
+    )
+    assert "`docker build` failed" in str(told(message, subcommand="build"))
 
 
 def test_refused_names_the_group_that_owns_the_socket(tmp_path):

@@ -17,6 +17,18 @@ ROOT = settings.find_root(Path(__file__).parent)
 DIGESTS = ImageDigests("sha256:" + "1" * 64, "sha256:" + "2" * 64, ("sha256:3",), ())
 
 
+def built(project):
+    """As after a build of the files as they are."""
+    names, loaded = ["x:latest"], {"docker": "sha256:1"}
+    sources = record.inputs(project)
+    record.write(project, DIGESTS, sources=sources, names=names, loaded=loaded)
+
+
+def save_golden(project):
+    built(project)
+    record.save_golden(project, DIGESTS)
+
+
 @pytest.fixture
 def project(tmp_path):
     for name in ("Dockerfile", "base.lock", "requirements.txt", "pyproject.toml"):
@@ -26,7 +38,7 @@ def project(tmp_path):
 
 
 def test_a_record_holds_as_long_as_the_files_do(project):
-    record.write(project, DIGESTS, names=["x:latest"], loaded={"docker": "sha256:1"})
+    built(project)
     assert record.read(project)["manifest"] == DIGESTS.manifest
     assert record.read(dataclasses.replace(project, python="3.12")) == {}
     file = project.root / "app" / "__init__.py"
@@ -45,7 +57,7 @@ def test_a_broken_record_is_none(project, text):
 
 
 def test_changed_inputs_are_named(project):
-    record.save_golden(project, DIGESTS)
+    save_golden(project)
     golden = json.loads(record.golden_path(project).read_text("utf-8"))
     facts = golden[project.image_architecture]
     assert record.changes(project, facts) == []
@@ -58,9 +70,17 @@ def test_changed_inputs_are_named(project):
 
 
 def test_committed_digests_keep_those_of_other_architectures(project):
-    record.save_golden(dataclasses.replace(project, architecture="arm64"), DIGESTS)
-    record.save_golden(dataclasses.replace(project, architecture="amd64"), DIGESTS)
+    save_golden(dataclasses.replace(project, architecture="arm64"))
+    save_golden(dataclasses.replace(project, architecture="amd64"))
     assert set(record.read_golden(record.golden_path(project))) == {"amd64", "arm64"}
+
+
+def test_digests_of_a_build_are_not_saved_for_later_files(project):
+    built(project)
+    (project.root / "app" / "new.py").write_text("")
+    with pytest.raises(Problem, match="files changed since the build"):
+        record.save_golden(project, DIGESTS)
+    assert not record.golden_path(project).exists()
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "7", '{"amd64": 1}', '{"amd64": {}}'])
@@ -71,7 +91,7 @@ def test_a_broken_file_of_digests_is_one_line(project, text):
 
 
 def test_what_is_expected_can_be_a_file_or_a_digest(project):
-    record.save_golden(project, DIGESTS)
+    save_golden(project)
     file = str(record.golden_path(project))
     for against in ("", file, DIGESTS.manifest):
         assert rebuild.Expected(project, against).digest == DIGESTS.manifest

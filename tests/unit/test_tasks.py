@@ -104,9 +104,11 @@ def test_tasks_are_found_from_below():
     [
         (
             ["build"],
-            "^\\$ docker build --network none .*--tag flask-introduction:latest .",
+            "^\\$ docker build --network none .*--tag flask-introduction:building-"
+            "(.|\n)*"
+            "docker tag CONFIG-DIGEST flask-introduction:latest",
         ),
-        (["build", "--tag=a", "--tag", "b"], ":a --tag flask-introduction:b ."),
+        (["build", "--tag=a", "--tag", "b"], ":a\n.*DIGEST flask-introduction:b"),
         (["build", "--no-cache"], "--no-cache"),
         (["build", "--engine", "podman"], "^\\$ podman build"),
         (["run", "--port", "9000"], "--publish=127.0.0.1:9000:8080"),
