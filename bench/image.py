@@ -30,7 +30,16 @@ from bench.measure import (
     table,
     timed,
 )
-from containerize import canonical, container, engine, image, inputs, layers, locks
+from containerize import (
+    canonical,
+    container,
+    engine,
+    image,
+    inputs,
+    layers,
+    locks,
+    sources,
+)
 from containerize.engine import Engine
 from containerize.errors import Problem
 from containerize.settings import Settings, find_root, load
@@ -69,10 +78,8 @@ def main() -> None:
 
 def copied(project: Settings, root: Path) -> Settings:
     """A copy of the repository, whose layers may be packed anew and app changed."""
-    for file in layers.visible(project.root, project.root):
-        copy = root / file.relative_to(project.root)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(file, copy)
+    for file in sources.read(project.root).files:
+        file.write(root)
     return dataclasses.replace(project, root=root)
 
 

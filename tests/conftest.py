@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import shutil
 import signal
 import socket
 import sys
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from containerize import container, image, inputs, layers, provision, settings
+from containerize import container, image, inputs, provision, settings, sources
 from containerize.container import Container
 from containerize.engine import Engine
 from containerize.settings import Settings
@@ -47,10 +46,8 @@ def project() -> Settings:
 def clone(project: Settings, tmp_path: Path) -> Settings:
     """The repository in a directory of the test's own, to be broken."""
     root = tmp_path / "clone"
-    for file in layers.visible(project.root, project.root):
-        copy = root / file.relative_to(project.root)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(file, copy)
+    for file in sources.read(project.root).files:
+        file.write(root)
     return dataclasses.replace(project, root=root)
 
 
