@@ -37,7 +37,7 @@ from containerize.errors import Problem
 from containerize.fetch import inputs
 from containerize.image import canonical
 from containerize.lock import locks
-from containerize.pack import layers
+from containerize.pack import layers, sources
 from containerize.settings import Settings, find_root, load
 
 NAME = "containerize-bench"
@@ -74,10 +74,8 @@ def main() -> None:
 
 def copied(project: Settings, root: Path) -> Settings:
     """A copy of the repository, whose layers may be packed anew and app changed."""
-    for file in layers.visible(project.root, project.root):
-        copy = root / file.relative_to(project.root)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(file, copy)
+    for file in sources.read(project.root).files:
+        file.write(root)
     return dataclasses.replace(project, root=root)
 
 

@@ -225,7 +225,7 @@ def labels(settings: Settings) -> dict[str, str]:
     name, _, value = settings.label.partition("=")
     found = {name: value}
     for lock in record.LOCKS:
-        found[f"{LABEL}.{lock}"] = f"sha256:{tree.sha256(settings.root / lock)}"
+        found[f"{LABEL}.{lock}"] = f"sha256:{record.text_sha256(settings.root / lock)}"
     return found
 
 

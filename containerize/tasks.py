@@ -226,6 +226,10 @@ def describe(built: Image) -> None:
         f"{megabytes(sum(layer.compressed_size for layer in layers))}"
     )
     say(f"archive   {built.archive}")
+    left_out = [name for layer in built.packed for name in layer.left_out]
+    if left_out:
+        more = f" and {len(left_out) - 6} more" if left_out[6:] else ""
+        say(f"left out  {', '.join(left_out[:6])}{more}")
     for warning in built.digests.warnings:
         say(f"warning   {warning}")
 

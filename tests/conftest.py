@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import shutil
 import signal
 import socket
 import sys
@@ -18,7 +17,7 @@ from containerize.engines import container, provision
 from containerize.engines.container import Container
 from containerize.engines.engine import Engine
 from containerize.fetch import inputs
-from containerize.pack import layers
+from containerize.pack import sources
 from containerize.settings import Settings
 
 ROOT = settings.find_root(Path(__file__).parent)
@@ -50,10 +49,8 @@ def project() -> Settings:
 def clone(project: Settings, tmp_path: Path) -> Settings:
     """The repository in a directory of the test's own, to be broken."""
     root = tmp_path / "clone"
-    for file in layers.visible(project.root, project.root):
-        copy = root / file.relative_to(project.root)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(file, copy)
+    for file in sources.read(project.root).files:
+        file.write(root)
     return dataclasses.replace(project, root=root)
 
 

@@ -9,9 +9,6 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
-import os
-import stat
-import subprocess
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -20,7 +17,7 @@ from typing import Any
 from containerize.errors import Problem
 from containerize.image import archive, canonical
 from containerize.image.canonical import ImageDigests
-from containerize.pack import layers, tree
+from containerize.pack import ignore, layers, sources, tree
 from containerize.settings import Settings
 
 LOCKS = ("base.lock", "requirements.txt")
@@ -45,10 +42,15 @@ def inputs(settings: Settings) -> dict[str, str]:
     Packages and wheels are in it through the locks that name them, and the code that
     packs them as the hash of its modules.
     """
-    files = [settings.root / name for name in ("Dockerfile", *LOCKS)]
-    files += layers.app_files(settings)
-    found = {str(file.relative_to(settings.root)): _state(file) for file in files}
-    code = [Path(str(module.__file__)) for module in (archive, canonical, layers, tree)]
+    found = {
+        name: f"sha256:{text_sha256(settings.root / name)}"
+        if (settings.root / name).is_file()
+        else "missing"
+        for name in ("Dockerfile", *LOCKS)
+    }
+    found |= {file.path: _state(file) for file in sources.app(settings).files}
+    modules = (archive, canonical, ignore, layers, sources, tree)
+    code = [Path(str(module.__file__)) for module in modules]
     hashes = "".join(map(tree.sha256, code)) + version("deflate")
     found["containerize"] = f"sha256:{hashlib.sha256(hashes.encode()).hexdigest()}"
     for name in ("image", "base_image", "python", "image_architecture"):
@@ -56,13 +58,16 @@ def inputs(settings: Settings) -> dict[str, str]:
     return found
 
 
-def _state(file: Path) -> str:
-    if file.is_symlink():
-        return f"link to {os.readlink(file)}"
-    if not file.is_file():
-        return "missing"
-    executable = " executable" if file.stat().st_mode & stat.S_IXUSR else ""
-    return f"sha256:{tree.sha256(file)}{executable}"
+def text_sha256(file: Path) -> str:
+    """The SHA-256 of a text file, in hex: that of its lines, however they end."""
+    return hashlib.sha256(file.read_bytes().replace(b"\r\n", b"\n")).hexdigest()
+
+
+def _state(file: sources.File) -> str:
+    if file.target is not None:
+        return f"link to {file.target}"
+    executable = " executable" if file.executable else ""
+    return f"sha256:{hashlib.sha256(file.content).hexdigest()}{executable}"
 
 
 def facts(digests: ImageDigests, sources: Mapping[str, str]) -> dict[str, Any]:
@@ -150,13 +155,7 @@ def _write(file: Path, value: object) -> None:
 
 def _git(settings: Settings, *arguments: str) -> str | None:
     """What git answers, or None without git or a repository."""
-    try:
-        return subprocess.run(
-            ["git", *arguments],
-            cwd=settings.root,
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
+    answer = sources.git(settings.root, *arguments)
+    if answer is None or answer.returncode:
         return None
+    return answer.stdout.decode(errors="replace").strip()

@@ -17,13 +17,12 @@ import debian.debfile
 import installer
 import installer.destinations
 import installer.sources
-import pathspec
 from installer.exceptions import InstallerError
 
 from containerize.errors import Problem
 from containerize.fetch import inputs
 from containerize.lock import locks
-from containerize.pack import tree
+from containerize.pack import sources, tree
 from containerize.settings import Settings
 
 USER = 65532
@@ -43,21 +42,6 @@ LEFT_OUT = (
     "usr/share/pixmaps",
 )
 
-# Never packed, .gitignore or not: what no image needs, and what often is secret.
-NEVER_PACKED = (
-    ".*",
-    "__pycache__/",
-    "*.py[co]",
-    "*~",
-    "*.sw[op]",
-    "*.pem",
-    "*.key",
-    "*.p12",
-    "id_rsa*",
-    "id_ed25519*",
-    "tests/",
-)
-
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
@@ -67,6 +51,8 @@ class Layer:
     path: Path
     sha256: str
     size: int
+    left_out: tuple[str, ...] = ()
+    """What git would take of the app and is not packed (`sources.NEVER_PACKED`)."""
 
 
 def pack(settings: Settings) -> tuple[Layer, ...]:
@@ -77,6 +63,7 @@ def pack(settings: Settings) -> tuple[Layer, ...]:
     """
     locked = locks.read_base(settings)
     collected = inputs.collect(settings)
+    app = sources.app(settings)
     debs = [path for _, path in collected.packages]
     wheels = [(wheel.name, wheel.path) for wheel in collected.wheels]
     fixed = (
@@ -101,7 +88,10 @@ def pack(settings: Settings) -> tuple[Layer, ...]:
             lambda: dependencies(settings, wheels),
             (*fixed, *(wheel.sha256 for wheel in collected.wheels)),
         ),
-        _packed(settings, "app", locked.time, lambda: application(settings)),
+        dataclasses.replace(
+            _packed(settings, "app", locked.time, lambda: _application(app.files)),
+            left_out=app.left_out,
+        ),
     )
 
 
@@ -241,66 +231,23 @@ def _install(wheel: Path, stage: Path, site: str, settings: Settings) -> None:
 
 
 def application(settings: Settings) -> tree.Tree:
-    """The app's directory, its files with modes that git knows."""
-    files = app_files(settings)
-    packed = _from_directory(settings.root, files)
-    moved = tree.Tree()
-    moved.add(APP, tree.DIRECTORY)
-    for path, entry in packed.entries.items():
-        moved.add(f"{APP}/{path}", entry)
-    return moved
+    """The app's directory, its files with modes that git knows.
 
-
-def app_files(settings: Settings) -> list[Path]:
-    """The app's files and links without what .gitignore names and `NEVER_PACKED`.
-
-    The .gitignore files of the repository decide, not those of the user's account:
-    the same files pack to the same bytes for all. Raises Problem where there are none.
+    Raises Problem where there is nothing to pack, or what cannot be (`sources.app`).
     """
-    top = settings.root / settings.app
-    if not top.is_dir():
-        raise Problem(f"there is no directory {settings.app}/ to pack: see setting app")
-    files = sorted(visible(top, settings.root, NEVER_PACKED))
-    if not files:
-        raise Problem(f"{settings.app}/ has nothing to pack: put the app there")
-    return files
+    return _application(sources.app(settings).files)
 
 
-def visible(top: Path, root: Path, never: Iterable[str] = (".git/",)) -> Iterable[Path]:
-    """The files and links below `top` that git would take, without `never`.
-
-    `never` has patterns as in a .gitignore; `root` is the repository's.
-    """
-    rules = [(top, pathspec.GitIgnoreSpec.from_lines(never))]
-    for directory in [root, *reversed(top.relative_to(root).parents)]:
-        rules += _ignore_rules(root / directory)
-    yield from _walk(top, rules)
-
-
-def _walk(
-    directory: Path, rules: Sequence[tuple[Path, pathspec.GitIgnoreSpec]]
-) -> Iterable[Path]:
-    rules = [*rules, *_ignore_rules(directory)]
-    for child in directory.iterdir():
-        folder = child.is_dir() and not child.is_symlink()
-        slash = "/" if folder else ""
-        if any(
-            spec.match_file(child.relative_to(base).as_posix() + slash)
-            for base, spec in rules
-        ):
-            continue
-        if folder:
-            yield from _walk(child, rules)
+def _application(files: Iterable[sources.File]) -> tree.Tree:
+    packed = tree.Tree()
+    packed.add(APP, tree.DIRECTORY)
+    for file in files:
+        if file.target is None:
+            entry = tree.file(file.content, 0o755 if file.executable else 0o644)
         else:
-            yield child
-
-
-def _ignore_rules(directory: Path) -> list[tuple[Path, pathspec.GitIgnoreSpec]]:
-    file = directory / ".gitignore"
-    if not file.is_file():
-        return []
-    lines = file.read_text("utf-8").splitlines()
-    return [(directory, pathspec.GitIgnoreSpec.from_lines(lines))]
+            entry = tree.symlink(file.target)
+        packed.add(f"{APP}/{file.path}", entry)
+    return packed
 
 
 def _from_directory(top: Path, paths: Iterable[Path]) -> tree.Tree:

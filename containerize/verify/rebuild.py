@@ -22,7 +22,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from containerize import build
 from containerize.engines.engine import Engine
@@ -30,7 +30,7 @@ from containerize.errors import Problem
 from containerize.fetch import inputs
 from containerize.image import canonical, record
 from containerize.image.canonical import ImageDigests
-from containerize.pack import layers
+from containerize.pack import sources
 from containerize.settings import Settings
 from containerize.verify import explain
 from containerize.verify.explain import Difference
@@ -249,16 +249,16 @@ def rebuild(
 
 
 def _copy(source: Path, target: Path, varied: bool) -> None:
-    """Copy what git would take of the repository; varied, in another order and time."""
-    files = sorted(layers.visible(source, source), reverse=varied)
-    mask = 0o077 if varied else 0o022
+    """Copy what git would take of the repository; varied, in another order and time.
+
+    Without the .gitignore files: the copy is no checkout, and all in it was taken.
+    """
+    files = sources.read(source).files
     target.mkdir()
-    for file in files:
-        copy = target / file.relative_to(source)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(file, copy, follow_symlinks=False)
-        if not copy.is_symlink():
-            copy.chmod((0o777 if os.access(file, os.X_OK) else 0o666) & ~mask)
+    for file in reversed(files) if varied else files:
+        if PurePosixPath(file.path).name == ".gitignore":
+            continue
+        copy = file.write(target, mask=0o077 if varied else 0o022)
         if varied:
             os.utime(copy, (AHEAD, AHEAD), follow_symlinks=False)
 
