@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import settings as given_settings
 from hypothesis import strategies as st
 
-import tasks
-from containerize import build, settings
+from containerize import build, settings, tasks
 from containerize.errors import Problem
 from containerize.image import record
 from containerize.image.canonical import ImageDigests
@@ -446,7 +445,8 @@ def test_locale_does_not_change_names(tmp_path):
     put(tmp_path, {"pyproject.toml": '[tool.containerize]\nimage = "demo"\n'})
     put(tmp_path, {"app/naïve.py": "", ".gitignore": "nä*\n", "app/näh.py": ""})
     code = (
-        "import pathlib, sys; from containerize import settings, sources;"
+        "import pathlib, sys; from containerize import settings;"
+        "from containerize.pack import sources;"
         "print([f.path.encode('utf-8', 'surrogateescape') for f in"
         " sources.app(settings.load(pathlib.Path(sys.argv[1]), {})).files])"
     )
