@@ -179,8 +179,13 @@ def test_scripts_name_the_images_interpreter(tmp_path, project):
 def test_wheels_that_disagree_or_are_broken_are_named(tmp_path, project):
     one = wheel(tmp_path, "one", {"same.py": "1"})
     two = wheel(tmp_path, "two", {"same.py": "2"})
-    with pytest.raises(Problem, match=r"two-1-py3-none-any\.whl cannot be unpacked"):
+    site = "/usr/local/lib/python3.13/site-packages"
+    both = rf"^one-1-py3-none-any\.whl and two-1-\S+ both have {site}/same.py, with"
+    with pytest.raises(Problem, match=both):
         layers.dependencies(project, [one, two])
+    below = wheel(tmp_path, "three", {"same.py/below": ""})
+    with pytest.raises(Problem, match=rf"^one-1-\S+ and three-1-\S+ both have {site}/same.py,"):
+        layers.dependencies(project, [one, below])
     one[1].write_bytes(b"no zip")
     with pytest.raises(Problem, match=r"one-1-py3-none-any\.whl cannot be unpacked"):
         layers.dependencies(project, [one])
