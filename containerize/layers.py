@@ -17,7 +17,7 @@ import debian.debfile
 import pathspec
 from installer.exceptions import InstallerError
 
-from containerize import inputs, locks, tree, wheels
+from containerize import inputs, locks, sonames, tree, wheels
 from containerize.errors import Problem
 from containerize.settings import Settings
 
@@ -81,7 +81,7 @@ def pack(settings: Settings) -> tuple[Layer, ...]:
         locked.time,
         *(
             tree.sha256(Path(file))
-            for file in (__file__, tree.__file__, wheels.__file__)
+            for file in (__file__, sonames.__file__, tree.__file__, wheels.__file__)
         ),
     )
     return (
@@ -192,6 +192,9 @@ def _finish(root: tree.Tree, python: str) -> None:
     root.replace("etc/nsswitch.conf", tree.file(b"hosts: files dns\n"))
     root.replace("tmp", dataclasses.replace(tree.DIRECTORY, mode=0o1777))
     root.replace("usr/bin/python3", tree.symlink(f"python{python}"))
+    if "usr/sbin/ldconfig" not in root.entries:  # libc-bin brings the real one
+        text = sonames.script(root, python)
+        root.replace("usr/sbin/ldconfig", tree.file(text, 0o755))
     # Debian's Python looks in dist-packages, everyone else's in site-packages.
     local = f"usr/local/lib/python{python}"
     root.replace(f"{local}/site-packages", tree.DIRECTORY)

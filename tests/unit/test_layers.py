@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from containerize import layers, settings
+from containerize import layers, settings, sonames, tree
 from containerize.errors import Problem
 
 TIME = 1_763_856_000
@@ -158,6 +159,30 @@ def test_devices_in_packages_are_refused(tmp_path):
         layers.rootfs([package], "3.13")
 
 
+def test_libraries_are_found_by_name_as_ldconfig_finds_them():
+    """On what this host has: the same names as the real `ldconfig -p`."""
+    said = subprocess.run(
+        ["/sbin/ldconfig", "-p"], capture_output=True, text=True, check=True
+    ).stdout
+    real = dict(re.findall(r"^\s+(\S+) \(libc6,.*\) => /(lib/\S+gnu/\S+)$", said, re.M))
+    assert real
+    root = tree.Tree()
+    for path in real.values():
+        top = Path(f"/usr/{path}")
+        root.replace(f"usr/{path}", tree.file(top.read_bytes()))
+    text = sonames.script(root, "3.13").partition(b"\n")[2]
+    out = subprocess.run(
+        [sys.executable, "-c", text], capture_output=True, text=True, check=True
+    ).stdout
+    ours = dict(re.findall(r"^\s+(\S+) \(libc6,.*\) => /usr/(\S+)$", out, re.M))
+    assert ours == {name: path for name, path in real.items()}
+
+
+def test_what_is_no_library_has_no_name():
+    for data in (b"", b"\x7fELF\x02\x01", b"\x7fELF\x02\x01" + b"\xff" * 90):
+        assert sonames.soname(data) is None
+
+
 def test_no_packages_make_an_empty_layer():
     assert layers.rootfs([], "3.13").entries == {}
 
@@ -184,7 +209,9 @@ def test_wheels_that_disagree_or_are_broken_are_named(tmp_path, project):
     with pytest.raises(Problem, match=both):
         layers.dependencies(project, [one, two])
     below = wheel(tmp_path, "three", {"same.py/below": ""})
-    with pytest.raises(Problem, match=rf"^one-1-\S+ and three-1-\S+ both have {site}/same.py,"):
+    with pytest.raises(
+        Problem, match=rf"^one-1-\S+ and three-1-\S+ both have {site}/same.py,"
+    ):
         layers.dependencies(project, [one, below])
     one[1].write_bytes(b"no zip")
     with pytest.raises(Problem, match=r"one-1-py3-none-any\.whl cannot be unpacked"):
@@ -260,7 +287,7 @@ def test_a_pipe_in_the_app_is_named(project):
 
 PACK = """
 import hashlib, io, os, pathlib, sys
-from containerize import layers, settings
+from containerize import layers, settings, sonames, tree
 os.umask(int(sys.argv[2], 8))
 loaded = settings.load(pathlib.Path(sys.argv[1]), {})
 wheels = [(p.name, p) for p in sorted(loaded.root.glob("*.whl"))]
