@@ -71,5 +71,5 @@ def soname(data: bytes) -> tuple[int, str] | None:
         ]
         begin = table + dynamic[_SONAME]
         return machine, data[begin : data.index(b"\0", begin)].decode()
-    except (KeyError, ValueError, struct.error):
+    except (KeyError, ValueError, OverflowError, struct.error):
         return None
