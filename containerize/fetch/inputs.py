@@ -28,6 +28,7 @@ from containerize.lock import locks
 from containerize.lock.base import Package
 from containerize.lock.locks import Progress
 from containerize.lock.pins import Pin, Target, essence
+from containerize.pack import wheels
 from containerize.settings import Settings
 
 _CHUNK = 1 << 18
@@ -104,9 +105,9 @@ def fetch(settings: Settings, *, progress: Progress, offline: bool = False) -> I
     if not offline and _lacking(settings.cache_dir, items):
         with _locked(settings.cache_dir, progress) as cache:
             lacking = _lacking(cache, items, progress)
-            wheels = [pin for pin in pins if pin in lacking]
-            if wheels:
-                _fetch_wheels(cache, target, wheels, progress)
+            wanted = [pin for pin in pins if pin in lacking]
+            if wanted:
+                _fetch_wheels(cache, target, wanted, progress)
             debs = [package for package in packages if package in lacking]
             if debs:
                 _fetch_packages(settings, cache, debs, progress)
@@ -297,20 +298,10 @@ def _pip_essence(stderr: str) -> str:
 def _wheel(pin: Pin, path: Path) -> Wheel:
     """A wheel of the cache, its file name made from its metadata."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            [file] = [
-                name
-                for name in archive.namelist()
-                if re.fullmatch(r"[^/]+\.dist-info/WHEEL", name)
-            ]
-            text = archive.read(file).decode()
-    except (zipfile.BadZipFile, ValueError) as error:
+        name = wheels.file_name(pin.name, pin.version, path)
+    except (zipfile.BadZipFile, KeyError, ValueError) as error:
         raise Problem(f"{_label(pin)} is no wheel: {error}") from None
-    build = re.findall(r"^Build: *(\S+)", text, re.M)
-    tags = [tag.split("-") for tag in re.findall(r"^Tag: *(\S+)", text, re.M)]
-    parts = [".".join(dict.fromkeys(part)) for part in zip(*tags, strict=True)]
-    stem = "-".join([file.removesuffix(".dist-info/WHEEL"), *build, *parts])
-    return Wheel(f"{stem}.whl", path, path.name)
+    return Wheel(name, path, path.name)
 
 
 def _hash(path: Path) -> str | None:

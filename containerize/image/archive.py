@@ -23,6 +23,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
+import zstandard
+
 from containerize.errors import Problem
 
 CHUNK = 1 << 20
@@ -46,9 +48,14 @@ RATIO = 100
 MAX_SIZE = (8 << 30) - 1
 """Bytes of a file whose size a ustar header can say."""
 
+MAX_WINDOW = 128 << 20
+"""Bytes of memory that a zstd layer may ask for, as much as the engines grant it."""
+
 XATTR = b"SCHILY.xattr."
 
 _BLOCK = 512
+_STEP = 1024  # bytes of zstd that are unpacked at a time
+_ZSTD = b"\x28\xb5\x2f\xfd"
 _HEADER = struct.Struct("100s8s8s8s12s12s8s1s100s8s32s32s8s8s155s12x")
 _SECONDS = re.compile(rb"(-?)(\d{1,12})(?:\.(\d{1,9})\d*)?")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
@@ -140,7 +147,7 @@ def read_tar(region: Region, name: str) -> Iterator[Entry]:
     """The entries of a tar, in its order.
 
     `name` is what messages call the tar. Raises Problem, with the entry's name, for
-    an entry that is absolute, leaves the tree by `..`, comes twice, is sparse or of
+    an entry that leaves the tree by `..`, comes twice, is sparse or of
     an unknown type, does not fit into the tar, or has a broken header.
     """
     seen: set[bytes] = set()
@@ -252,9 +259,11 @@ def _padded(size: int) -> int:
 
 
 def _clean(path: bytes, where: str) -> bytes:
-    """`path` without empty parts and `.`; empty for the root itself."""
-    if path.startswith(b"/"):
-        raise Problem(f"{where} is an absolute path: refused")
+    """`path` without empty parts and `.`; empty for the root itself.
+
+    Slashes at the start count for nothing, as in the engines, which join each name to
+    the image's root.
+    """
     parts = [part for part in path.split(b"/") if part not in (b"", b".")]
     if b".." in parts:
         raise Problem(f"{where} leaves the tree by '..': refused")
@@ -371,8 +380,9 @@ class Blob:
             if start.startswith(b"\x1f\x8b"):
                 file = stack.enter_context(tempfile.TemporaryFile(dir=scratch))
                 region, digest = _gunzip(self, file, limit)
-            elif start == b"\x28\xb5\x2f\xfd":
-                raise Problem(f"{self.name} is compressed by zstd: save it with gzip")
+            elif start == _ZSTD or start[1:] == b"\x2a\x4d\x18":
+                file = stack.enter_context(tempfile.TemporaryFile(dir=scratch))
+                region, digest = _unzstd(self, file, limit)
             else:
                 region, digest = self.region, self.digest
             if self.diff_id and digest != self.diff_id:
@@ -384,8 +394,36 @@ class Blob:
 
 
 def _gunzip(blob: Blob, file: IO[bytes], limit: int) -> tuple[Region, str]:
+    return _stored(blob, file, limit, _inflate(blob))
+
+
+def _unzstd(blob: Blob, file: IO[bytes], limit: int) -> tuple[Region, str]:
+    try:
+        return _stored(blob, file, limit, _frames(blob))
+    except zstandard.ZstdError as error:
+        raise Problem(f"{blob.name} is damaged: {error}") from None
+
+
+def _stored(
+    blob: Blob, file: IO[bytes], limit: int, pieces: Iterator[bytes]
+) -> tuple[Region, str]:
+    """Write the pieces to `file`, no more than `limit` bytes of them."""
     digest = hashlib.sha256()
     size = 0
+    for data in pieces:
+        digest.update(data)
+        file.write(data)
+        size += len(data)
+        if size > limit:
+            raise Problem(
+                f"{blob.name} unpacks to more than an archive of this size "
+                "may: refused as a decompression bomb"
+            )
+    file.flush()
+    return Region(file, 0, size), f"sha256:{digest.hexdigest()}"
+
+
+def _inflate(blob: Blob) -> Iterator[bytes]:
     unpacker = zlib.decompressobj(zlib.MAX_WBITS | 16)
     try:
         for chunk in blob.region.chunks():
@@ -393,24 +431,30 @@ def _gunzip(blob: Blob, file: IO[bytes], limit: int) -> tuple[Region, str]:
             while left:
                 if unpacker.eof:  # a gzip file may have several members
                     unpacker = zlib.decompressobj(zlib.MAX_WBITS | 16)
-                data = unpacker.decompress(left, CHUNK)
+                yield unpacker.decompress(left, CHUNK)
                 left = unpacker.unconsumed_tail or unpacker.unused_data
-                digest.update(data)
-                file.write(data)
-                size += len(data)
-                if size > limit:
-                    raise Problem(
-                        f"{blob.name} unpacks to more than an archive of this size "
-                        "may: refused as a decompression bomb"
-                    )
-        file.write(rest := unpacker.flush())
-        digest.update(rest)
-        file.flush()
+        yield unpacker.flush()
     except zlib.error as error:
         raise Problem(f"{blob.name} is damaged: {error}") from None
     if not unpacker.eof:
         raise Problem(f"{blob.name} is truncated: get the archive again")
-    return Region(file, 0, size + len(rest)), f"sha256:{digest.hexdigest()}"
+
+
+def _frames(blob: Blob) -> Iterator[bytes]:
+    """What a zstd stream (RFC 8878) unpacks to, in pieces that do not grow with it."""
+    new = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW).decompressobj
+    unpacker = new()
+    for chunk in blob.region.chunks():
+        # A block of 128 KiB takes at least 4 bytes: a step unpacks to 32 MiB at most.
+        for start in range(0, len(chunk), _STEP):
+            left = chunk[start : start + _STEP]
+            while left:
+                if unpacker.eof:  # a stream may have several frames
+                    unpacker = new()
+                yield unpacker.decompress(left)
+                left = unpacker.unused_data
+    if not unpacker.eof:
+        raise Problem(f"{blob.name} is truncated: get the archive again")
 
 
 @dataclasses.dataclass(frozen=True)

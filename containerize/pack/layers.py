@@ -11,18 +11,15 @@ import tarfile
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import debian.debfile
-import installer
-import installer.destinations
-import installer.sources
 from installer.exceptions import InstallerError
 
 from containerize.errors import Problem
 from containerize.fetch import inputs
 from containerize.lock import locks
-from containerize.pack import sources, tree
+from containerize.pack import sonames, sources, tree, wheels
 from containerize.settings import Settings
 
 USER = 65532
@@ -31,7 +28,7 @@ USER = 65532
 APP = "srv"
 """The directory that holds the app's directory."""
 
-WHEEL_ERRORS = (OSError, ValueError, zipfile.BadZipFile, InstallerError)
+WHEEL_ERRORS = (OSError, KeyError, ValueError, zipfile.BadZipFile, InstallerError)
 
 # What Debian's own slim images leave out (dpkg's path-exclude), copyrights kept.
 LEFT_OUT = (
@@ -65,13 +62,16 @@ def pack(settings: Settings) -> tuple[Layer, ...]:
     collected = inputs.collect(settings)
     app = sources.app(settings)
     debs = [path for _, path in collected.packages]
-    wheels = [(wheel.name, wheel.path) for wheel in collected.wheels]
+    unpack = [(wheel.name, wheel.path) for wheel in collected.wheels]
     fixed = (
         settings.image_architecture,
         settings.python,
         settings.interpreter_path,
         locked.time,
-        *(tree.sha256(Path(file)) for file in (__file__, tree.__file__)),
+        *(
+            tree.sha256(Path(file))
+            for file in (__file__, sonames.__file__, tree.__file__, wheels.__file__)
+        ),
     )
     return (
         _packed(
@@ -85,7 +85,7 @@ def pack(settings: Settings) -> tuple[Layer, ...]:
             settings,
             "deps",
             locked.time,
-            lambda: dependencies(settings, wheels),
+            lambda: dependencies(settings, unpack),
             (*fixed, *(wheel.sha256 for wheel in collected.wheels)),
         ),
         dataclasses.replace(
@@ -184,50 +184,55 @@ def _finish(root: tree.Tree, python: str) -> None:
     root.replace("etc/nsswitch.conf", tree.file(b"hosts: files dns\n"))
     root.replace("tmp", dataclasses.replace(tree.DIRECTORY, mode=0o1777))
     root.replace("usr/bin/python3", tree.symlink(f"python{python}"))
+    if "usr/sbin/ldconfig" not in root.entries:  # libc-bin brings the real one
+        text = sonames.script(root, python)
+        root.replace("usr/sbin/ldconfig", tree.file(text, 0o755))
     # Debian's Python looks in dist-packages, everyone else's in site-packages.
     local = f"usr/local/lib/python{python}"
     root.replace(f"{local}/site-packages", tree.DIRECTORY)
     root.replace(f"{local}/dist-packages", tree.symlink("site-packages"))
 
 
-def dependencies(settings: Settings, wheels: Iterable[tuple[str, Path]]) -> tree.Tree:
+def dependencies(settings: Settings, given: Iterable[tuple[str, Path]]) -> tree.Tree:
     """The wheels, given as (file name, path), unpacked as an installer would.
 
     pypa's installer does the work: `pip install --target` writes the path of the
     host's own interpreter into console scripts.
     """
     site = f"usr/local/lib/python{settings.python}/site-packages"
+    result = tree.Tree()
+    owners: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as scratch:
-        stage = Path(scratch, "stage")
-        for name, path in wheels:
-            wheel = Path(scratch, name)
-            wheel.symlink_to(path)  # the installer wants the name that the cache drops
+        for number, (name, path) in enumerate(given):
+            stage = Path(scratch, str(number))
+            wheel = stage / name  # the installer wants the name that the cache drops
+            stage.mkdir()
+            wheel.symlink_to(path)
             try:
-                _install(wheel, stage, site, settings)
+                wheels.install(wheel, stage / "root", site, settings.interpreter_path)
             except WHEEL_ERRORS as error:
-                raise Problem(f"{name} cannot be unpacked: {error}") from error
-        return _from_directory(stage, sorted(stage.rglob("*")))
-
-
-def _install(wheel: Path, stage: Path, site: str, settings: Settings) -> None:
-    with installer.sources.WheelFile.open(wheel) as source:
-        scheme = {
-            "purelib": f"/{site}",
-            "platlib": f"/{site}",
-            "headers": f"/usr/local/include/{source.distribution}",
-            "scripts": "/usr/local/bin",
-            "data": "/usr/local",
-        }
-        installer.install(
-            source,
-            installer.destinations.SchemeDictionaryDestination(
-                scheme,
-                interpreter=settings.interpreter_path,
-                script_kind="posix",
-                destdir=str(stage),
-            ),
-            additional_metadata={"INSTALLER": b"containerize\n"},
-        )
+                text = str(error).replace(f"{stage}/root", "")
+                raise Problem(f"{name} cannot be unpacked: {text}") from error
+            found = sorted((stage / "root").rglob("*"))
+            for inner, entry in _from_directory(stage / "root", found).entries.items():
+                known = result.entries.get(inner, entry)
+                if known == dataclasses.replace(entry, mode=known.mode):
+                    # Equal files are one, executable if one of them is.
+                    mode = max(entry.mode, known.mode)
+                    result.replace(inner, dataclasses.replace(entry, mode=mode))
+                    owners.setdefault(inner, name)
+                    continue
+                try:
+                    result.add(inner, entry)
+                except Problem:
+                    above = (inner, *map(str, PurePosixPath(inner).parents))
+                    owner = next(owners[p] for p in above if p in owners)
+                    raise Problem(
+                        f"{owner} and {name} both have /{inner}, with different "
+                        "contents: leave one of them out"
+                    ) from None
+                owners.setdefault(inner, name)
+    return result
 
 
 def application(settings: Settings) -> tree.Tree:

@@ -24,6 +24,7 @@ SCRIPTS = (
     "usr/bin/python3",
     "usr/lib/ssl",
     "usr/local",
+    "usr/sbin/ldconfig",  # libc-bin is not in base.lock
     "var/lib/dpkg/status.d",
 )
 

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -14,7 +15,7 @@ import pytest
 
 from containerize import settings
 from containerize.errors import Problem
-from containerize.pack import layers
+from containerize.pack import layers, sonames, tree
 
 TIME = 1_763_856_000
 
@@ -159,6 +160,33 @@ def test_devices_in_packages_are_refused(tmp_path):
         layers.rootfs([package], "3.13")
 
 
+def test_libraries_are_found_by_name_as_ldconfig_finds_them():
+    """On what this host has: the names of the real `ldconfig -p`."""
+    said = subprocess.run(
+        ["/sbin/ldconfig", "-p"], capture_output=True, text=True, check=True
+    ).stdout
+    real = dict(re.findall(r"^\s+(\S+) \(libc6,.*\) => /(lib/\S+gnu/\S+)$", said, re.M))
+    assert real
+    root = tree.Tree()
+    for path in real.values():
+        top = Path(f"/usr/{path}")
+        root.replace(f"usr/{path}", tree.file(top.read_bytes()))
+    text = sonames.script(root, "3.13").partition(b"\n")[2]
+    out = subprocess.run(
+        [sys.executable, "-c", text], capture_output=True, text=True, check=True
+    ).stdout
+    ours = dict(re.findall(r"^\s+(\S+) \(libc6,.*\) => /usr/(\S+)$", out, re.M))
+    # Links for compilers (lib….so) are the real one's alone.
+    assert {n: p for n, p in ours.items() if not n.endswith(".so")} == {
+        n: p for n, p in real.items() if not n.endswith(".so")
+    }
+
+
+def test_what_is_no_library_has_no_name():
+    for data in (b"", b"\x7fELF\x02\x01", b"\x7fELF\x02\x01" + b"\xff" * 90):
+        assert sonames.soname(data) is None
+
+
 def test_no_packages_make_an_empty_layer():
     assert layers.rootfs([], "3.13").entries == {}
 
@@ -180,8 +208,15 @@ def test_scripts_name_the_images_interpreter(tmp_path, project):
 def test_wheels_that_disagree_or_are_broken_are_named(tmp_path, project):
     one = wheel(tmp_path, "one", {"same.py": "1"})
     two = wheel(tmp_path, "two", {"same.py": "2"})
-    with pytest.raises(Problem, match=r"two-1-py3-none-any\.whl cannot be unpacked"):
+    site = "/usr/local/lib/python3.13/site-packages"
+    both = rf"^one-1-py3-none-any\.whl and two-1-\S+ both have {site}/same.py, with"
+    with pytest.raises(Problem, match=both):
         layers.dependencies(project, [one, two])
+    below = wheel(tmp_path, "three", {"same.py/below": ""})
+    with pytest.raises(
+        Problem, match=rf"^one-1-\S+ and three-1-\S+ both have {site}/same.py,"
+    ):
+        layers.dependencies(project, [one, below])
     one[1].write_bytes(b"no zip")
     with pytest.raises(Problem, match=r"one-1-py3-none-any\.whl cannot be unpacked"):
         layers.dependencies(project, [one])
@@ -258,6 +293,10 @@ PACK = """
 import hashlib, io, os, pathlib, sys
 from containerize.pack import layers
 from containerize import settings
+from containerize.pack import layers
+from containerize import settings
+from containerize.pack import sonames
+from containerize.pack import tree
 os.umask(int(sys.argv[2], 8))
 loaded = settings.load(pathlib.Path(sys.argv[1]), {})
 wheels = [(p.name, p) for p in sorted(loaded.root.glob("*.whl"))]
