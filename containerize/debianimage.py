@@ -115,9 +115,10 @@ def start(settings: Settings) -> Iterator[DebianImage]:
         )
     except Problem as problem:
         raise Problem(
-            f"this host's apt is not Debian's, and Debian's image {name} cannot stand "
-            f"in ({problem}): run this on Debian with debian-archive-keyring, or start "
-            "an engine that can pull that image or the one in INVOKE_DEBIAN_IMAGE"
+            "this host has no apt with Debian's mirrors and keys, and Debian's image "
+            f"{name} cannot stand in ({problem}): run this on Debian with "
+            "debian-archive-keyring, or start an engine that can pull that image, "
+            "or one that INVOKE_DEBIAN_IMAGE names"
         ) from None
     container = started.stdout.split()[-1]
     try:

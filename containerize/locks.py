@@ -15,7 +15,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -114,8 +114,7 @@ def lock(settings: Settings, *, upgrade: bool, progress: Progress) -> list[str]:
     written or none: raises Problem where something cannot be resolved, and leaves
     them as they were.
     """
-    # What needs no network goes first.
-    image_inputs, tool_inputs = _image_inputs(settings), _tool_inputs(settings)
+    inputs = _image_inputs(settings)  # needs no network, so it goes first
     made = []
     if not settings.base_image:
         made.append(_make_base(settings, upgrade, progress))
@@ -127,10 +126,13 @@ def lock(settings: Settings, *, upgrade: bool, progress: Progress) -> list[str]:
     hosts = [pins.linux(f"{v}.0", "amd64", _HOST_GLIBC) for v in _HOST_PYTHONS]
     newest = f"{_HOST_PYTHONS[-1]}.0"
     hosts += [pins.linux(newest, "arm64", _HOST_GLIBC), pins.macos(newest)]
-    made += [
-        _make_pins(settings, REQUIREMENTS, image_inputs, image, upgrade, progress),
-        _make_pins(settings, TOOLS, tool_inputs, hosts, upgrade, progress),
-    ]
+    made.append(
+        _make_pins(settings, REQUIREMENTS, inputs, image, upgrade, progress, {})
+    )
+    # In this order: the tools are constrained by the requirements.
+    new = {settings.root / REQUIREMENTS: made[-1].text}
+    inputs = _tool_inputs(settings, new)
+    made.append(_make_pins(settings, TOOLS, inputs, hosts, upgrade, progress, new))
     return _write(settings, made)
 
 
@@ -212,6 +214,7 @@ def _make_pins(
     targets: list[Target],
     upgrade: bool,
     progress: Progress,
+    new_texts: Mapping[Path, str],
 ) -> _Lock:
     try:
         recorded, _ = _open(settings, name)
@@ -220,7 +223,7 @@ def _make_pins(
     except Problem:
         pass  # what can be read of an edited one still says what to keep
     old = pins.parse(_text(settings.root / name))
-    source = pins.read_source(settings.root / _SOURCES[name])
+    source = pins.read_source(settings.root / _SOURCES[name], new_texts)
     with _shown(progress, f"resolving {name}"):
         new = pins.resolve(
             source, targets, pinned=() if upgrade else old, every_wheel=name == TOOLS
@@ -240,8 +243,8 @@ def _image_inputs(settings: Settings) -> str:
     return _digest(json.dumps([*asked, settings.python, settings.glibc]))
 
 
-def _tool_inputs(settings: Settings) -> str:
-    source = pins.read_source(settings.root / _SOURCES[TOOLS])
+def _tool_inputs(settings: Settings, new: Mapping[Path, str] | None = None) -> str:
+    source = pins.read_source(settings.root / _SOURCES[TOOLS], new)
     return _digest(json.dumps([source.requirements, source.constraints, _HOST_PYTHONS]))
 
 

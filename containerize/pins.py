@@ -10,7 +10,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from packaging.markers import Marker
@@ -32,7 +32,9 @@ _PIN = re.compile(
     r"(?P<via>(?: +#.*\n)*)",
     re.MULTILINE,
 )
-_INCLUDE = re.compile(r"(?:-([rc])\s*|--(requirement|constraint)(?:\s+|=))([^\s=\0][^\0]*)")
+_INCLUDE = re.compile(
+    r"(?:-([rc])\s*|--(requirement|constraint)(?:\s+|=))([^\s=\0][^\0]*)"
+)
 _MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 
 
@@ -126,16 +128,21 @@ class Source:
     constraints: tuple[str, ...]
 
 
-def read_source(file: Path, above: tuple[Path, ...] = ()) -> Source:
+def read_source(
+    file: Path, new: Mapping[Path, str] | None = None, above: tuple[Path, ...] = ()
+) -> Source:
     """The requirements of a .in file, in one order and spelling.
 
-    Of pip's options it may have `-r FILE` and `-c FILE`; `above` are the files that
-    lead to this one. Raises Problem, with the line, for what does not belong in it.
+    Of pip's options it may have `-r FILE` and `-c FILE`. `new` are the texts of files
+    that are not written yet, `above` the files that lead to this one. Raises Problem,
+    with the line, for what does not belong in it.
     """
     requirements: set[str] = set()
     constraints: set[str] = set()
     # A lock that is a constraint has hashes, on lines of their own.
-    text = re.sub(r" \\\n +--hash=\S+", "", read_text(file))
+    new = new or {}
+    text = new[file] if file in new else read_text(file)
+    text = re.sub(r" \\\n +--hash=\S+", "", text)
     for number, line in enumerate(text.splitlines(), 1):
         entry = re.sub(r"(^|\s)#.*", "", line).strip()
         where = f"{file.name}:{number}"
@@ -157,11 +164,11 @@ def read_source(file: Path, above: tuple[Path, ...] = ()) -> Source:
                     if real != os.path.realpath(file)
                     else f"{where}: {file.name} includes itself: take the line out"
                 )
-            if not included.exists():
+            if included not in new and not included.exists():
                 raise Problem(
                     f"{where}: {name} is missing: restore it, or take the line out"
                 )
-            other = read_source(included, chain)
+            other = read_source(included, new, chain)
             into = requirements if kind.startswith("r") else constraints
             into.update(other.requirements)
             constraints.update(other.constraints)
