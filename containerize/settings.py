@@ -72,6 +72,8 @@ class Settings:
     """Mirrors of the security suite, likewise."""
     keyring: str = ""
     """Keyring that signs the Debian suites; the Debian archive's when empty."""
+    debian_image: str = ""
+    """Image whose apt stands in where the host's is not Debian's; debian:SUITE-slim."""
     cache: str = ""
     """Input cache; $XDG_CACHE_HOME/containerize when empty."""
     memory: str = "128m"
@@ -120,6 +122,10 @@ class Settings:
                 f"set {PREFIX}ARCHITECTURE to amd64 or arm64"
             )
         return found
+
+    @property
+    def debian_image_name(self) -> str:
+        return self.debian_image or f"debian:{self.suite}-slim"
 
     @property
     def label(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import functools
 import http.client
@@ -14,8 +15,7 @@ import subprocess
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping
 from urllib.response import addinfourl
 
 from containerize.errors import Problem
@@ -25,6 +25,11 @@ TIMEOUT = 30
 """Seconds without a byte after which a mirror is given up."""
 
 _SCHEMES = ("http://", "https://", "file:/")
+_ALIASES = ("stable", "oldstable", "testing", "unstable", "sid")
+_LISTED = re.compile(r"^(https?:\S+)", re.M)  # in a list that `mirror+…:` names
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+"""Runs a command where an apt is, and gives what it wrote."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,19 +45,22 @@ class Mirrors:
         return [f"{top}/{urllib.parse.quote(path)}" for top in tops]
 
 
-def find(settings: Settings) -> Mirrors:
-    """The mirrors of the settings, else those of this host's apt.
+def find(settings: Settings, other: Callable[[], Mirrors] | None = None) -> Mirrors:
+    """The mirrors of the settings, else those of this host's apt, else `other`'s.
 
-    Raises Problem where neither names one.
+    The latter are by default those of Debian's image. Raises Problem where none
+    names one.
     """
     main, security = settings.mirrors, settings.security_mirrors
-    if not (main and security):
-        host = _host_mirrors()
-        main, security = main or host.main, security or host.security
+    for source in (_host_mirrors, other or functools.partial(_image_mirrors, settings)):
+        if not (main and security):
+            found = source()
+            main, security = main or found.main, security or found.security
     for name, value in (("mirrors", main), ("security-mirrors", security)):
         if not value:
             raise Problem(
-                f"this host's apt names no {name.replace('-', ' ')} of Debian: set "
+                f"neither this host's apt nor {settings.debian_image_name} names "
+                f"{name.replace('-', ' ')} of Debian: set "
                 f"INVOKE_{name.upper().replace('-', '_')} to the URL of one"
             )
         for url in value:
@@ -65,6 +73,14 @@ def find(settings: Settings) -> Mirrors:
         tuple(url.rstrip("/") for url in main),
         tuple(url.rstrip("/") for url in security),
     )
+
+
+@functools.cache
+def _image_mirrors(settings: Settings) -> Mirrors:
+    from containerize.fetch import debianimage  # which reads this module
+
+    with debianimage.start(settings) as image:
+        return image.mirrors()
 
 
 def _is_url(text: str) -> bool:
@@ -86,13 +102,11 @@ def open_url(
         url, headers=dict(headers or {}), method=method
     )
     parts = urllib.parse.urlsplit(url)
-    proxies = _apt_proxies()
+    proxy = _apt_proxy(url)
     handlers = []
-    for key in (f"{parts.scheme}::{parts.hostname}", parts.scheme):
-        if key in proxies:
-            named = {parts.scheme: proxies[key]} if proxies[key] else {}
-            handlers = [urllib.request.ProxyHandler(named)]
-            break
+    if proxy is not None:
+        named = {parts.scheme: proxy} if proxy else {}
+        handlers = [urllib.request.ProxyHandler(named)]
     opener = urllib.request.build_opener(*handlers)
     try:
         answer: addinfourl = opener.open(request, timeout=TIMEOUT)
@@ -152,61 +166,102 @@ def run(
     )
 
 
+def _apt_proxy(url: str) -> str | None:
+    """The proxy that apt would use, empty for none; None where apt does not say.
+
+    As in apt.conf(5) and apt-transport-https(1): what names the host goes first, then
+    what a program answers, and HTTPS has HTTP's settings where it has none itself.
+    """
+    parts = urllib.parse.urlsplit(url)
+    options = _apt_acquire()
+    schemes = ("https", "http") if parts.scheme == "https" else (parts.scheme,)
+    found = [options.get(f"{scheme}::proxy::{parts.hostname}") for scheme in schemes]
+    for scheme in schemes:
+        for name in ("proxy-auto-detect", "proxyautodetect"):
+            program = options.get(f"{scheme}::{name}")
+            if program and shutil.which(program) and not any(found):
+                found += run(program, url).stdout.split()[:1]
+    found += [options.get(f"{scheme}::proxy") for scheme in schemes]
+    for proxy in found:
+        if proxy:
+            return "" if proxy == "DIRECT" else proxy
+    return None
+
+
 @functools.cache
-def _apt_proxies() -> dict[str, str]:
-    """Proxies by `SCHEME` or `SCHEME::HOST`; empty for a direct connection."""
-    found = {}
-    for key, value in apt_options():
-        match = re.fullmatch(r"Acquire::(https?)::proxy(::.+)?", key, re.I)
-        if match:
-            found[match[1].lower() + (match[2] or "")] = value
-    return {key: "" if value == "DIRECT" else value for key, value in found.items()}
+def _apt_acquire() -> dict[str, str]:
+    """What apt's configuration says of HTTP and HTTPS, by name in lower case."""
+    prefix = "acquire::"
+    return {
+        key.lower().removeprefix(prefix): value
+        for key, value in apt_options()
+        if key.lower().startswith((f"{prefix}http::", f"{prefix}https::"))
+    }
 
 
 def _host_mirrors() -> Mirrors:
     """The mirrors that this host's apt takes Debian itself from."""
+    if not shutil.which("apt-get"):
+        return Mirrors((), ())
     try:
         release = platform.freedesktop_os_release()
     except OSError:
         release = {}
-    if release.get("ID") != "debian" or not shutil.which("apt-get"):
+    return of_apt(run, release)
+
+
+def of_apt(run: Run, release: Mapping[str, str]) -> Mirrors:
+    """The mirrors that an apt takes Debian itself from; none where it is not Debian's.
+
+    `release` is the os-release file of the system that has this apt.
+    """
+    if release.get("ID") != "debian":
         return Mirrors((), ())
-    codename = release.get("VERSION_CODENAME", "")
-    # Only lists that `apt-get update` has fetched tell whose they are.
-    rows = [row for row in _targets() if row[2:] == ["main", "Debian"]]
-    if not rows:
-        # Others publish suites of that name too, but no updates suite beside it.
-        every = _targets("--no-release-info")
-        debian = {row[0] for row in every if row[1] == f"{codename}-updates"}
-        rows = [
-            row
-            for row in every
-            if row[2] == "main"
-            and (row[0] in debian or row[1] == f"{codename}-security")
+    # Whose a list is, only those say that `apt-get update` has fetched.
+    origins = {(row[0], row[1]): row[3] for row in _targets(run) if len(row) > 3}
+    every = _targets(run, "--no-release-info")
+    rows = [(row[0], row[1]) for row in every if row[2] == "main"]
+    ours = [row for row in rows if origins.get(row) == "Debian"]
+    unknown = [row for row in rows if row not in origins]
+    suites = {release.get("VERSION_CODENAME", ""), *_ALIASES}
+    main = [url for url, suite in ours if not suite.endswith(("-security", "-debug"))]
+    # Others publish suites of those names too, but no updates suite beside it.
+    beside = {url for url, suite in unknown if suite.removesuffix("-updates") in suites}
+    beside &= {url for url, suite in unknown if suite.endswith("-updates")}
+    main += [url for url, _ in unknown if url in beside]
+    if not main:
+        main = [
+            url
+            for url, suite in unknown
+            if suite in suites and url.rstrip("/").endswith("/debian")
         ]
-    security = {row[0] for row in rows if row[1].endswith("-security")}
-    return Mirrors(
-        _expand(row[0] for row in rows if row[0] not in security),
-        _expand(row[0] for row in rows if row[0] in security),
-    )
+    security = [
+        [url for url, suite in some if suite.endswith("-security")]
+        for some in (ours, [r for r in unknown if r[1].partition("-")[0] in suites])
+    ]
+    return Mirrors(_expand(main, run), _expand(security[0] or security[1], run))
 
 
-def _targets(*options: str) -> list[list[str]]:
-    """URL, suite, component and origin of each package list that apt would fetch."""
+def _targets(run: Run, *options: str) -> list[tuple[str, ...]]:
+    """URL, suite, component and, if known, origin of each list that apt would fetch."""
     form = "$(REPO_URI) $(RELEASE) $(COMPONENT) $(ORIGIN)"
     command = ("apt-get", "indextargets", *options, "--format", form)
     lines = run(*command, "Created-By: Packages").stdout.splitlines()
-    return [row for line in lines if len(row := line.split()) == 4]
+    return [row for line in lines if len(row := tuple(line.split())) >= 3]
 
 
-def _expand(urls: Iterable[str]) -> tuple[str, ...]:
-    """Without repeats, and with what the lists hold that `mirror+file:` names."""
+def _expand(urls: Iterable[str], run: Run) -> tuple[str, ...]:
+    """Without repeats, and with what the lists hold that `mirror+…:` names."""
     found: list[str] = []
     for url in urls:
-        if url.startswith("mirror+file:"):
-            file = Path(url.removeprefix("mirror+file:").rstrip("/"))
-            text = file.read_text("utf-8") if file.is_file() else ""
-            found += re.findall(r"^(https?:\S+)", text, re.M)
+        scheme, _, rest = url.rstrip("/").partition(":")
+        if scheme == "mirror+file":
+            text = run("cat", re.sub("^/+", "/", rest)).stdout
+            found += _LISTED.findall(text)
+        elif scheme in ("mirror", "mirror+http", "mirror+https"):
+            transport = scheme.partition("+")[2] or "http"
+            with contextlib.suppress(OSError), open_url(f"{transport}:{rest}") as file:
+                found += _LISTED.findall(file.read(1 << 20).decode(errors="replace"))
         elif url.startswith(_SCHEMES):
             found.append(url)
-    return tuple(dict.fromkeys(found))
+    return tuple(dict.fromkeys(url.rstrip("/") for url in found))

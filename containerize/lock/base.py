@@ -6,6 +6,7 @@ the signatures of the suites are checked against the keyring of the settings.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import email.utils
 import functools
@@ -14,13 +15,14 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from debian.deb822 import Deb822
 
 from containerize.errors import Problem
-from containerize.fetch import mirrors
+from containerize.fetch import debianimage, mirrors
 from containerize.settings import ARCHITECTURES, Settings
 
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
@@ -56,22 +58,26 @@ class Wanted:
 def resolve(settings: Settings, wanted: Wanted) -> tuple[int, tuple[Package, ...]]:
     """The date of the suite's Release file, and the packages of each architecture.
 
-    Raises Problem where apt is missing, a mirror or signature is bad, a package is
-    unknown, or its dependencies cannot be met.
+    The apt is this host's if it has one and Debian's keys, else that of Debian's image.
+    Raises Problem where neither is to be had, a mirror or signature is bad, a package
+    is unknown, or its dependencies cannot be met.
     """
-    if not shutil.which("apt-get"):
-        raise Problem(
-            "this host has no apt-get, which resolves the base packages: "
-            "run `invoke lock` on Debian or Ubuntu, or in a container of one"
-        )
     keyring = Path(settings.keyring or KEYRING)
-    if not os.access(keyring, os.R_OK):
+    if settings.keyring and not os.access(keyring, os.R_OK):
         raise Problem(
             f"the keyring {keyring} cannot be read: install debian-archive-keyring "
             "or set INVOKE_KEYRING"
         )
-    with tempfile.TemporaryDirectory(prefix="containerize-apt-") as directory:
-        apt = _Apt(Path(directory), settings, keyring.resolve(), mirrors.find(settings))
+    with contextlib.ExitStack() as stack:
+        if shutil.which("apt-get") and os.access(keyring, os.R_OK):
+            temporary = tempfile.TemporaryDirectory(prefix="containerize-apt-")
+            place: Place = Host(stack.enter_context(temporary))
+            found, keys = mirrors.find(settings), keyring.read_bytes()
+        else:
+            image = stack.enter_context(debianimage.start(settings))
+            place, found = image, mirrors.find(settings, image.mirrors)
+            keys = keyring.read_bytes() if settings.keyring else image.keyring()
+        apt = _Apt(place, settings, keys, found)
         apt.update()
         packages = [
             package
@@ -81,39 +87,88 @@ def resolve(settings: Settings, wanted: Wanted) -> tuple[int, tuple[Package, ...
         return apt.date(), tuple(packages)
 
 
+class Place(Protocol):
+    """Where an apt is: this host, or a container of Debian's image."""
+
+    @property
+    def top(self) -> str:
+        """A directory there, of our own."""
+
+    def put(self, name: str, data: bytes) -> None:
+        """Write a file below `top`."""
+
+    def run(
+        self, *command: str, environment: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """A finished command there, in English."""
+
+    def options(self) -> list[tuple[str, str]]:
+        """What apt must be told there."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Host:
+    """This host, whose apt has our own directories."""
+
+    top: str
+
+    def put(self, name: str, data: bytes) -> None:
+        file = Path(self.top, name)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(data)
+
+    def run(
+        self, *command: str, environment: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        return mirrors.run(*command, environment=environment)
+
+    def options(self) -> list[tuple[str, str]]:
+        return []
+
+
 class _Apt:
     """apt with sources, state and cache below one directory."""
 
     def __init__(
-        self, top: Path, settings: Settings, keyring: Path, found: mirrors.Mirrors
+        self, place: Place, settings: Settings, keyring: bytes, found: mirrors.Mirrors
     ) -> None:
-        self.top = top
+        self.place = place
+        self.top = top = place.top
         self.suite = settings.suite
-        for name in ("lists/partial", "etc/preferences.d"):
-            (top / name).mkdir(parents=True)
+        # apt tells the two forms of a keyring apart by the ending.
+        ascii_armor = keyring.startswith(b"-----")
+        keys = "keyring.asc" if ascii_armor else "keyring.gpg"
+        place.put(keys, keyring)
+        for name in ("lists/partial/.keep", "etc/preferences.d/.keep"):
+            place.put(name, b"")
         self.urls: dict[str, str] = {}
         lines = []
         for name, urls, named, suites in (
             ("main", found.main, settings.mirrors, ("", "-updates")),
             ("security", found.security, settings.security_mirrors, ("-security",)),
         ):
-            file = top / f"{name}.mirrors"
-            file.write_text(
-                "".join(f"{url}\tpriority:{n}\n" for n, url in enumerate(urls, 1))
-            )
-            self.urls[f"mirror+file:{file}"] = urls[0]
+            listed = "".join(f"{url}\tpriority:{n}\n" for n, url in enumerate(urls, 1))
+            place.put(f"{name}.mirrors", listed.encode())
+            uri = f"mirror+file:{top}/{name}.mirrors"
+            self.urls[uri] = urls[0]
             # A mirror that the settings name may be a snapshot, whose files are as old
             # as it is; one that apt uses daily must be fresh.
             old = " check-valid-until=no" if named else ""
             lines += [
-                f"deb [signed-by={keyring}{old}] mirror+file:{file} "
-                f"{self.suite}{suite} main\n"
+                f"deb [signed-by={top}/{keys}{old}] {uri} {self.suite}{suite} main\n"
                 for suite in suites
             ]
-        (top / "etc/sources.list").write_text("".join(lines))
+        place.put("etc/sources.list", "".join(lines).encode())
+        self.options = [
+            *place.options(),
+            *((k, v) for k, v in mirrors.apt_options() if _KEPT.match(k)),
+        ]
 
     def update(self) -> None:
         architectures = tuple(dict.fromkeys(ARCHITECTURES.values()))
+        for architecture in architectures:
+            self.place.put(f"{architecture}/.keep", b"")
+            self.place.put(f"{architecture}.status", b"")
         result = self._run(architectures, "apt-get", "update", "--error-on=any")
         if result.returncode:
             raise Problem(
@@ -122,12 +177,10 @@ class _Apt:
 
     def date(self) -> int:
         """The date of the main suite's Release file, in seconds since the epoch."""
-        [file] = [
-            file
-            for name in ("InRelease", "Release")
-            for file in self.top.glob(f"lists/*_dists_{self.suite}_{name}")
-        ]
-        match = re.search(r"^Date: (.+)$", file.read_text("utf-8"), re.MULTILINE)
+        # apt makes the name from the mirror's, which it chose.
+        script = 'set -- "$1"/lists/*_dists_"$2"_*Release; cat "$1"'
+        text = self.place.run("sh", "-c", script, "sh", self.top, self.suite).stdout
+        match = re.search(r"^Date: (.+)$", text, re.MULTILINE)
         parsed = email.utils.parsedate_tz(match[1]) if match else None
         if not parsed:
             raise Problem(
@@ -136,14 +189,13 @@ class _Apt:
         return email.utils.mktime_tz(parsed)
 
     def install(self, wanted: Wanted, architecture: str) -> list[Package]:
-        (self.top / f"{architecture}.status").write_text(
-            "".join(
-                f"Package: {name}\nStatus: install ok installed\nVersion: 9999:0\n"
-                f"Architecture: {architecture}\nMulti-Arch: foreign\n"
-                "Maintainer: none\nDescription: none\n\n"
-                for name in wanted.provided
-            )
+        status = "".join(
+            f"Package: {name}\nStatus: install ok installed\nVersion: 9999:0\n"
+            f"Architecture: {architecture}\nMulti-Arch: foreign\n"
+            "Maintainer: none\nDescription: none\n\n"
+            for name in wanted.provided
         )
+        self.place.put(f"{architecture}.status", status.encode())
         run = functools.partial(self._run, (architecture,))
         result = run("apt-get", "--simulate", "install", "--", *wanted.packages)
         if result.returncode:
@@ -173,16 +225,14 @@ class _Apt:
     ) -> subprocess.CompletedProcess[str]:
         # apt reads the file that APT_CONFIG names before all others, so these
         # paths keep it from reading the host's.
-        (self.top / architectures[0]).mkdir(exist_ok=True)
-        status = self.top / f"{architectures[0]}.status"
-        status.touch()
+        status = f"{self.top}/{architectures[0]}.status"
         options = [
             ("Dir::Etc", f"{self.top}/etc/"),
             ("Dir::Etc::main", "/dev/null"),
             ("Dir::Etc::parts", "/dev/null"),
             ("Dir::Etc::sourceparts", "/dev/null"),
             ("Dir::State", f"{self.top}/"),
-            ("Dir::State::status", str(status)),
+            ("Dir::State::status", status),
             ("Dir::Cache", f"{self.top}/{architectures[0]}/"),
             ("APT::Architecture", architectures[0]),
             *(("APT::Architectures::", a) for a in architectures),
@@ -190,11 +240,12 @@ class _Apt:
             ("APT::Sandbox::User", ""),
             ("Acquire::Languages", "none"),
             ("Acquire::IndexTargets::deb::DEP-11::DefaultEnabled", "false"),
-            *((k, v) for k, v in mirrors.apt_options() if _KEPT.match(k)),
+            *self.options,
         ]
-        config = self.top / "apt.conf"
-        config.write_text("".join(f'{k} "{v}";\n' for k, v in options))
-        return mirrors.run(*command, environment={"APT_CONFIG": str(config)})
+        config = "".join(f'{k} "{v}";\n' for k, v in options)
+        self.place.put("apt.conf", config.encode())
+        environment = {"APT_CONFIG": f"{self.top}/apt.conf"}
+        return self.place.run(*command, environment=environment)
 
     def _essence(self, result: subprocess.CompletedProcess[str]) -> str:
         """What apt says is wrong, on one line."""

@@ -15,7 +15,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -111,30 +111,41 @@ def lock(settings: Settings, *, upgrade: bool, progress: Progress) -> list[str]:
     """Bring the locks in step; returns what changed in them, a line each.
 
     Without `upgrade` what is pinned stays where it can, and a lock in step stays as
-    it is unless the mirrors have dropped a package that it names. Raises Problem
-    where something cannot be resolved, and leaves that lock as it was.
+    it is unless the mirrors have dropped a package that it names. All locks are
+    written or none: raises Problem where something cannot be resolved, and leaves
+    them as they were.
     """
-    changes = []
+    inputs = _image_inputs(settings)  # needs no network, so it goes first
+    made = []
     if not settings.base_image:
-        changes += lock_base(settings, upgrade=upgrade, progress=progress)
+        made.append(_make_base(settings, upgrade, progress))
+    base_text = made[0].text if made else None
     image = [
-        image_target(settings, architecture)
+        _image_target(settings, architecture, base_text)
         for architecture in dict.fromkeys(ARCHITECTURES.values())
     ]
     hosts = [pins.linux(f"{v}.0", "amd64", _HOST_GLIBC) for v in _HOST_PYTHONS]
     newest = f"{_HOST_PYTHONS[-1]}.0"
     hosts += [pins.linux(newest, "arm64", _HOST_GLIBC), pins.macos(newest)]
+    made.append(
+        _make_pins(settings, REQUIREMENTS, inputs, image, upgrade, progress, {})
+    )
     # In this order: the tools are constrained by the requirements.
-    inputs = _image_inputs(settings)
-    changes += _lock_pins(settings, REQUIREMENTS, inputs, image, upgrade, progress)
-    inputs = _tool_inputs(settings)
-    changes += _lock_pins(settings, TOOLS, inputs, hosts, upgrade, progress)
-    return changes
+    new = {settings.root / REQUIREMENTS: made[-1].text}
+    inputs = _tool_inputs(settings, new)
+    made.append(_make_pins(settings, TOOLS, inputs, hosts, upgrade, progress, new))
+    return _write(settings, made)
 
 
 def image_target(settings: Settings, architecture: str) -> Target:
     """The image's interpreter, X.Y.Z where base.lock tells Z, else X.Y.0."""
-    text = "" if settings.base_image else _text(settings.root / BASE)
+    return _image_target(settings, architecture, None)
+
+
+def _image_target(settings: Settings, architecture: str, base: str | None) -> Target:
+    """`base` is the text of a base.lock that is not written yet."""
+    text = _text(settings.root / BASE) if base is None else base
+    text = "" if settings.base_image else text
     package = re.search(rf"^python{settings.python} ([\d.]+)", text, re.MULTILINE)
     version = package[1] if package else f"{settings.python}.0"
     return pins.linux(version, architecture, settings.glibc)
@@ -142,6 +153,19 @@ def image_target(settings: Settings, architecture: str) -> Target:
 
 def lock_base(settings: Settings, *, upgrade: bool, progress: Progress) -> list[str]:
     """`lock` for base.lock alone."""
+    return _write(settings, [_make_base(settings, upgrade, progress)])
+
+
+@dataclasses.dataclass(frozen=True)
+class _Lock:
+    """A lock that is not written yet."""
+
+    name: str
+    text: str
+    changes: list[str]
+
+
+def _make_base(settings: Settings, upgrade: bool, progress: Progress) -> _Lock:
     inputs = _base_inputs(settings)
     try:
         recorded, body = _open(settings, BASE)
@@ -154,7 +178,7 @@ def lock_base(settings: Settings, *, upgrade: bool, progress: Progress) -> list[
         and not upgrade
         and not _gone(settings, old, progress)
     ):
-        return []
+        return _Lock(BASE, _text(settings.root / BASE), [])
     wanted = _read_wanted(settings)
     with _shown(progress, f"resolving {BASE}"):
         time, packages = base.resolve(settings, wanted)
@@ -163,7 +187,7 @@ def lock_base(settings: Settings, *, upgrade: bool, progress: Progress) -> list[
         time = old.time
     changes = _changes(BASE, old.packages if old else (), packages)
     body = str(BaseLock(settings.suite, time, packages))
-    return _write(settings, BASE, inputs, body, changes)
+    return _Lock(BASE, _lines(BASE, inputs, body), changes)
 
 
 def _gone(settings: Settings, old: BaseLock, progress: Progress) -> bool:
@@ -184,28 +208,29 @@ def _shown(progress: Progress, name: str) -> Iterator[None]:
         progress.done()
 
 
-def _lock_pins(
+def _make_pins(
     settings: Settings,
     name: str,
     inputs: str,
     targets: list[Target],
     upgrade: bool,
     progress: Progress,
-) -> list[str]:
+    new_texts: Mapping[Path, str],
+) -> _Lock:
     try:
         recorded, _ = _open(settings, name)
         if recorded == inputs and not upgrade:
-            return []
+            return _Lock(name, _text(settings.root / name), [])
     except Problem:
         pass  # what can be read of an edited one still says what to keep
     old = pins.parse(_text(settings.root / name))
-    source = pins.read_source(settings.root / _SOURCES[name])
+    source = pins.read_source(settings.root / _SOURCES[name], new_texts)
     with _shown(progress, f"resolving {name}"):
         new = pins.resolve(
             source, targets, pinned=() if upgrade else old, every_wheel=name == TOOLS
         )
     body = "".join(map(str, new))
-    return _write(settings, name, inputs, body, _changes(name, old, new))
+    return _Lock(name, _lines(name, inputs, body), _changes(name, old, new))
 
 
 def _base_inputs(settings: Settings) -> str:
@@ -219,8 +244,8 @@ def _image_inputs(settings: Settings) -> str:
     return _digest(json.dumps([*asked, settings.python, settings.glibc]))
 
 
-def _tool_inputs(settings: Settings) -> str:
-    source = pins.read_source(settings.root / _SOURCES[TOOLS])
+def _tool_inputs(settings: Settings, new: Mapping[Path, str] | None = None) -> str:
+    source = pins.read_source(settings.root / _SOURCES[TOOLS], new)
     return _digest(json.dumps([source.requirements, source.constraints, _HOST_PYTHONS]))
 
 
@@ -259,12 +284,7 @@ def _parse_base(text: str) -> BaseLock:
 
 def _text(file: Path) -> str:
     """The file's text, nothing where it is missing."""
-    try:
-        return file.read_text("utf-8")
-    except FileNotFoundError:
-        return ""
-    except (OSError, UnicodeDecodeError) as error:
-        raise Problem(f"{file.name} cannot be read: {error}") from None
+    return pins.read_text(file, missing="")
 
 
 def _read(settings: Settings, name: str, inputs: str) -> str:
@@ -292,25 +312,48 @@ def _open(settings: Settings, name: str) -> tuple[str, str]:
     return head["inputs"], text[head.end() :]
 
 
-def _write(
-    settings: Settings, name: str, inputs: str, body: str, changes: list[str]
-) -> list[str]:
-    """Write a lock where it changes; returns how."""
-    text = (
+def _lines(name: str, inputs: str, body: str) -> str:
+    """A lock's text."""
+    return (
         f"# Made by `invoke lock` from {_SOURCES[name]}; do not edit.\n"
         f"# inputs sha256:{inputs}\n# content sha256:{_digest(body)}\n{body}"
     )
-    file = settings.root / name
-    if text == _text(file):
-        return []
-    temporary = file.with_name(f".{name}.{os.getpid()}")
+
+
+def _write(settings: Settings, locks: Iterable[_Lock]) -> list[str]:
+    """Write the locks that change, all or none; returns how they change.
+
+    Only a crash between two renames can part them, and `check` tells that.
+    """
+    changes: list[str] = []
+    new: list[tuple[Path, Path]] = []
+    old: list[tuple[Path, str]] = []
     try:
-        temporary.write_text(text, "utf-8")
-        temporary.replace(file)
+        for lock in locks:
+            file = settings.root / lock.name
+            before = _text(file)
+            if lock.text == before:
+                continue
+            temporary = file.with_name(f".{lock.name}.{os.getpid()}")
+            new.append((temporary, file))
+            temporary.write_text(lock.text, "utf-8")
+            old.append((file, before))
+            changes += lock.changes or [
+                f"{lock.name}: rewritten, with the same versions"
+            ]
+        for number, (temporary, file) in enumerate(new):
+            try:
+                temporary.replace(file)
+            except BaseException:
+                for done, before in old[:number]:
+                    done.write_text(before, "utf-8") if before else done.unlink()
+                raise
     except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise Problem(f"{name} cannot be written: {error.strerror}") from None
-    return changes or [f"{name}: rewritten, with the same versions"]
+        raise Problem(f"{file.name} cannot be written: {error.strerror}") from None
+    finally:
+        for temporary, _ in new:
+            temporary.unlink(missing_ok=True)
+    return changes
 
 
 def _changes(

@@ -5,11 +5,12 @@ from __future__ import annotations
 import concurrent.futures
 import dataclasses
 import json
+import os
 import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from packaging.markers import Marker
@@ -30,6 +31,9 @@ _PIN = re.compile(
     r"(?P<hashes>(?: \\\n +--hash=sha256:[0-9a-f]{64})+)\n"
     r"(?P<via>(?: +#.*\n)*)",
     re.MULTILINE,
+)
+_INCLUDE = re.compile(
+    r"(?:-([rc])\s*|--(requirement|constraint)(?:\s+|=))([^\s=\0][^\0]*)"
 )
 _MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 
@@ -124,35 +128,88 @@ class Source:
     constraints: tuple[str, ...]
 
 
-def read_source(file: Path) -> Source:
+def read_source(
+    file: Path, new: Mapping[Path, str] | None = None, above: tuple[Path, ...] = ()
+) -> Source:
     """The requirements of a .in file, in one order and spelling.
 
-    Of pip's options it may have `-r FILE` and `-c FILE`. Raises Problem, with the
-    line, for what does not belong in it.
+    Of pip's options it may have `-r FILE` and `-c FILE`. `new` are the texts of files
+    that are not written yet, `above` the files that lead to this one. Raises Problem,
+    with the line, for what does not belong in it.
     """
     requirements: set[str] = set()
     constraints: set[str] = set()
-    try:
-        # A lock that is a constraint has hashes, on lines of their own.
-        text = re.sub(r" \\\n +--hash=\S+", "", file.read_text("utf-8"))
-    except FileNotFoundError:
-        raise Problem(f"{file.name} is missing: restore it") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise Problem(f"{file.name} cannot be read: {error}") from None
+    # A lock that is a constraint has hashes, on lines of their own.
+    new = new or {}
+    text = new[file] if file in new else read_text(file)
+    text = re.sub(r" \\\n +--hash=\S+", "", text)
     for number, line in enumerate(text.splitlines(), 1):
         entry = re.sub(r"(^|\s)#.*", "", line).strip()
-        option = re.fullmatch(r"-(r|c)\s+(\S+)", entry)
+        where = f"{file.name}:{number}"
+        option = _INCLUDE.fullmatch(entry)
         if option:
-            other = read_source(file.parent / option[2])
-            into = requirements if option[1] == "r" else constraints
+            kind, name = option[1] or option[2], option[3].strip("\"'")
+            if "://" in name:
+                raise Problem(
+                    f"{where}: {name} is no file, and no lock holds what an address "
+                    "answers: copy it here and name the copy"
+                )
+            included = file.parent / name
+            chain = (*above, file)
+            real = os.path.realpath(included)  # which takes links that go in circles
+            if real in map(os.path.realpath, chain):
+                raise Problem(
+                    f"{where}: {file.name} and {included.name} include each other: "
+                    "take one of the two lines out"
+                    if real != os.path.realpath(file)
+                    else f"{where}: {file.name} includes itself: take the line out"
+                )
+            if included not in new and not included.exists():
+                raise Problem(
+                    f"{where}: {name} is missing: restore it, or take the line out"
+                )
+            other = read_source(included, new, chain)
+            into = requirements if kind.startswith("r") else constraints
             into.update(other.requirements)
             constraints.update(other.constraints)
         elif entry:
-            requirements.add(_requirement(f"{file.name}:{number}", entry))
+            requirements.add(_requirement(where, entry))
     return Source(file.name, tuple(sorted(requirements)), tuple(sorted(constraints)))
 
 
+def read_text(file: Path, *, missing: str | None = None) -> str:
+    """The text of a file that people edit, whatever their editor puts at line ends.
+
+    Raises Problem where it cannot be read, and where it is missing if nothing is to
+    stand in for it.
+    """
+    try:
+        return file.read_text("utf-8-sig")  # Python reads CRLF as one line's end
+    except FileNotFoundError:
+        if missing is None:
+            raise Problem(f"{file.name} is missing: restore it") from None
+        return missing
+    except UnicodeDecodeError as error:
+        raise Problem(
+            f"{file.name} cannot be read: {error}: save it as UTF-8"
+        ) from None
+    except OSError as error:
+        raise Problem(
+            f"{file.name} cannot be read: {error.strerror}: mend that"
+        ) from None
+
+
 def _requirement(where: str, entry: str) -> str:
+    if re.match(r"(-e|--editable)\b", entry):
+        raise Problem(
+            f"{where}: {entry!r} is asked for by its path, which no lock holds: name "
+            "a release, or put the code into the app's directory"
+        )
+    if "--hash" in entry:
+        raise Problem(
+            f"{where}: --hash belongs into the lock, which `invoke lock` writes: name "
+            "requirements only"
+        )
     if entry.startswith("-"):
         raise Problem(
             f"{where}: {entry.split(maxsplit=1)[0]} does not belong here: name "

@@ -230,11 +230,11 @@ def apt_conf(
         )
         file.write_text("\n".join([*own, *lines, ""]))
         monkeypatch.setenv("APT_CONFIG", str(file))
-        mirrors._apt_proxies.cache_clear()
+        mirrors._apt_acquire.cache_clear()
 
     write()
     yield write
-    mirrors._apt_proxies.cache_clear()
+    mirrors._apt_acquire.cache_clear()
 
 
 @pytest.fixture

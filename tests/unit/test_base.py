@@ -131,12 +131,16 @@ def test_an_unknown_suite_is_named(sample: Settings) -> None:
         base.resolve(dataclasses.replace(sample, suite="trixy"), HELLO)
 
 
-def test_without_apt_it_says_where_to_run(
+def test_without_apt_and_engine_it_names_both_ways_out(
     sample: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
-    with pytest.raises(Problem, match=r"no apt-get.*Debian or Ubuntu"):
+    with pytest.raises(Problem) as info:
         base.resolve(sample, HELLO)
+    assert str(info.value).startswith("this host has no apt with Debian's")
+    assert "run this on Debian" in str(info.value)
+    assert "INVOKE_DEBIAN_IMAGE" in str(info.value)
+    assert "\n" not in str(info.value)
 
 
 def test_without_a_keyring_it_says_what_to_install(sample: Settings) -> None:

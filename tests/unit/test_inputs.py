@@ -55,7 +55,7 @@ def write_locks(
         (locks.BASE, locks._base_inputs(sample), base),
         (locks.REQUIREMENTS, locks._image_inputs(sample), requirements),
     ):
-        locks._write(sample, name, made_from, body, [])
+        (sample.root / name).write_text(locks._lines(name, made_from, body))
 
 
 def publish(web: Web, name: str = "big", area: str = "main") -> Package:

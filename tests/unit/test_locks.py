@@ -6,6 +6,7 @@ import dataclasses
 import re
 import shutil
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,16 @@ from containerize.settings import Settings
 
 if TYPE_CHECKING:
     from .conftest import Index, Record, Web
+
+
+class Quiet:
+    """A Progress that nobody watches."""
+
+    def start(self, name: str, total: int | None) -> None: ...
+    def advance(self, size: int) -> None: ...
+    def done(self) -> None: ...
+    def note(self, text: str) -> None: ...
+
 
 LOCKS = ("base.lock", "requirements.txt", "tools.txt")
 
@@ -321,7 +332,12 @@ def test_an_unreachable_index_is_named(
         ("flask>=", "no requirement"),
         ("not a requirement", "no requirement"),
         ("--index-url http://127.0.0.1/", "--index-url does not belong here"),
-        ("-e .", "-e does not belong here"),
+        ("-e .", "'-e .' is asked for by its path"),
+        ("--editable=./app", "is asked for by its path"),
+        ("app==1 --hash=sha256:00", "--hash belongs into the lock"),
+        ("-r http://127.0.0.1/more.in", "http://127.0.0.1/more.in is no file"),
+        ("-r more.in", "more.in is missing"),
+        ("--constraint=more.in", "more.in is missing"),
         ("app @ http://127.0.0.1/app.whl", "app is asked for by its address"),
         ("git+http://127.0.0.1/app", "no requirement"),
         ("./app.whl", "no requirement"),
@@ -567,3 +583,86 @@ def test_a_file_that_is_no_text_is_named(locked: Settings, name: str) -> None:
     (locked.root / name).mkdir()
     [problem] = locks.check(locked)
     assert problem.startswith(f"{name} cannot be read: ")
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        locks.read_requirements,
+        lambda sample: locks.lock(sample, upgrade=False, progress=Quiet()),
+    ],
+    ids=["read", "lock"],
+)
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"requirements.in": "-r more.in", "more.in": "-r requirements.in"}, "more.in"),
+        ({"requirements.in": "-c more.in", "more.in": "-c requirements.in"}, "more.in"),
+        ({"requirements.in": "-ra.in", "a.in": "-cb.in", "b.in": "-r a.in"}, "a.in"),
+        ({"requirements.in": "--requirement=./requirements.in"}, "itself"),
+    ],
+    ids=["requirements", "constraints", "three", "itself"],
+)
+def test_files_that_include_each_other_are_named(
+    sample: Settings,
+    read: Callable[[Settings], object],
+    files: dict[str, str],
+    expected: str,
+) -> None:
+    for name, text in files.items():
+        write(sample, name, f"{text}\n")
+    with pytest.raises(Problem, match=r"^\w+\.in:1: .* include") as info:
+        read(sample)
+    assert expected in str(info.value)
+    assert "\n" not in str(info.value)
+    assert not (sample.root / "requirements.txt").exists()
+
+
+def test_a_file_may_be_included_twice_and_written_anyhow(sample: Settings) -> None:
+    write(sample, "requirements.in", "-r a.in\n-r b.in\n")
+    write(sample, "a.in", "-c c.in\napp\n")
+    (sample.root / "b.in").write_bytes(b"\xef\xbb\xbf-c c.in\r\nother\r\n")
+    write(sample, "c.in", "app<2\n")
+    source = locks.pins.read_source(sample.root / "requirements.in")
+    assert source.requirements == ("app", "other")
+    assert source.constraints == ("app<2",)
+
+
+def test_line_ends_and_a_byte_order_mark_change_no_lock(locked: Settings) -> None:
+    for name in ("base.in", "requirements.in", "tools.in"):
+        file = locked.root / name
+        text = file.read_bytes().replace(b"\n", b"\r\n")
+        file.write_bytes(b"\xef\xbb\xbf" + text)
+    assert locks.check(locked) == []
+
+
+@pytest.mark.parametrize("fault", ["resolve", "write", "replace"])
+def test_all_locks_are_written_or_none(
+    locked: Settings,
+    index: Index,
+    progress: Record,
+    monkeypatch: pytest.MonkeyPatch,
+    fault: str,
+) -> None:
+    index.add("more", "1.0")
+    write(locked, "base.in", "hello\n-script-runner\ntz\n")
+    write(locked, "requirements.in", "app\nmore\n")
+    bad = "nowhere" if fault == "resolve" else "more"
+    write(locked, "tools.in", f"app\n{bad}\n")
+    before = read(locked)
+    with monkeypatch.context() as patch:
+        if fault != "resolve":
+            real = getattr(Path, {"write": "write_text"}.get(fault, fault))
+
+            def fails(path: Path, *args: object) -> object:
+                if path.name.startswith(".tools.txt"):
+                    raise OSError(28, "No space left on device")
+                return real(path, *args)
+
+            patch.setattr(Path, real.__name__, fails)
+        with pytest.raises(Problem, match=r"nowhere|tools.txt cannot be written: No s"):
+            locks.lock(locked, upgrade=False, progress=progress)
+    assert read(locked) == before
+    write(locked, "tools.in", "app\nmore\n")
+    changed = {line.partition(":")[0] for line in lock(locked, progress)}
+    assert changed == set(LOCKS)

@@ -62,7 +62,7 @@ def old(sample: Settings) -> BaseLock:
         (locks.BASE, locks._base_inputs(sample), str(lock)),
         (locks.REQUIREMENTS, locks._image_inputs(sample), ""),
     ):
-        locks._write(sample, name, made_from, body, [])
+        (sample.root / name).write_text(locks._lines(name, made_from, body))
     assert locks.read_base(sample) == lock
     return lock
 
