@@ -273,7 +273,9 @@ def _check_command(name: str, command: str) -> None:
     try:
         words = shlex.split(command)
     except ValueError as error:
-        raise Problem(f"commands: {name}: {command!r} cannot be read: {error}") from None
+        raise Problem(
+            f"commands: {name}: {command!r} cannot be read: {error}"
+        ) from None
     if not words:
         raise Problem(f'commands: {name} is empty: say {name} = "python -m …"')
 

@@ -36,7 +36,9 @@ _LONGEST = 128 * 1024 - 1
 
 
 def read(
-    settings: Settings, flags: Sequence[str] = (), environ: Mapping[str, str] = os.environ
+    settings: Settings,
+    flags: Sequence[str] = (),
+    environ: Mapping[str, str] = os.environ,
 ) -> dict[str, str]:
     """The variables of the file `env-file`, and over them those of `--env` flags.
 
@@ -98,15 +100,15 @@ def _shown(name: str) -> str:
 def _check(name: str, value: str, where: str) -> None:
     if not _NAME.fullmatch(name):
         raise Problem(
-            f"{where}: a variable's name must be letters, digits, '_', '.' and '-', the "
-            "first a letter or '_'"
+            f"{where}: a variable's name must be letters, digits, '_', '.' and '-', "
+            "the first a letter or '_'"
         )
     if "\0" in value:
         raise Problem(f"{where}: {name} has a NUL, which no variable can hold")
     if len(os.fsencode(f"{name}={value}")) > _LONGEST:
         raise Problem(
-            f"{where}: {name} is longer than the 128 KiB that a variable can be: put it "
-            "into a file of a volume"
+            f"{where}: {name} is longer than the 128 KiB that a variable can be: put "
+            "it into a file of a volume"
         )
 
 
@@ -134,8 +136,8 @@ def handed(
     for name, value in own.items():
         if re.search(r"[\r\n]|^\s", value) or len(value) > 60_000:
             raise Problem(
-                f"{name} is a variable that engines read themselves, and these can have "
-                "one line only: give it another name or value"
+                f"{name} is a variable that engines read themselves, and these can "
+                "have one line only: give it another name or value"
             )
     with contextlib.ExitStack() as stack:
         file = FILE
@@ -165,5 +167,7 @@ def mark(command: Sequence[str], variables: Mapping[str, str], salt: str = "") -
     """
     salt = salt.partition(".")[0] or secrets.token_hex(16)
     text = json.dumps([list(command), sorted(variables.items())])
-    made = hashlib.scrypt(text.encode(), salt=salt.encode(), n=2**14, r=8, p=1, dklen=16)
+    made = hashlib.scrypt(
+        text.encode(), salt=salt.encode(), n=2**14, r=8, p=1, dklen=16
+    )
     return f"{salt}.{made.hex()}"
