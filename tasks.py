@@ -6,6 +6,8 @@ import dataclasses
 import functools
 import os
 import shlex
+import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     import containerize.verify
     from containerize.engine import Engine
     from containerize.settings import Settings
+
+containerize.environ.prepare_streams()
 
 NAME = "name of the container; by default the setting, or the image's name"
 ENGINE = "docker, podman, or a path to one; by default whichever answers"
@@ -136,11 +140,22 @@ def lint(c: invoke.Context) -> None:
         raise containerize.errors.Problem(
             "there is no Dockerfile: restore it (git checkout Dockerfile)"
         )
-    with c.cd(str(settings.root)):
-        # Where the tools are, were .venv activated or not.
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        echo(["hadolint", "Dockerfile"])
-        c.run("hadolint Dockerfile", in_stream=False, env={"PATH": path})
+    # Where the tools are, were .venv activated or not.
+    path = os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()])
+    echo(["hadolint", "Dockerfile"])
+    if c.config.run.dry:
+        return
+    hadolint = shutil.which("hadolint", path=path)
+    if not hadolint:
+        raise containerize.errors.Problem("hadolint is missing: use ./dev invoke lint")
+    done = subprocess.run(
+        [hadolint, "Dockerfile"],
+        cwd=settings.root,
+        stdin=subprocess.DEVNULL,
+        check=False,
+    )
+    if done.returncode:
+        raise containerize.errors.Problem("hadolint says above what to mend")
 
 
 @task()

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Literal, cast
 
+from containerize import environ
 from containerize.complaints import INSTALL, Complaint, NoEngine, explain
 from containerize.errors import Problem
 from containerize.settings import PREFIX, Settings
@@ -241,7 +242,7 @@ class Engine:
         return ""
 
     def _environ(self) -> dict[str, str]:
-        return {**os.environ, **self.environment}
+        return environ.engine(os.environ) | dict(self.environment)
 
     def _answers(self) -> tuple[str, str]:
         """The versions of client and server. Raises Problem where none answers."""
@@ -319,7 +320,7 @@ def _try(command: str) -> tuple[Engine, str]:
                 f"mend {PREFIX}ENGINE, which takes docker, podman or a path to one"
             )
         raise NoEngine(f"{name} is not installed: {INSTALL}")
-    found = probe((command,), os.environ)
+    found = probe((command,), environ.engine(os.environ))
     if not found.kind:
         raise Problem(
             f"{command} is no Docker and no Podman, or it is broken: {found.message}"
@@ -341,12 +342,12 @@ class Probe:
     message: str
 
 
-def probe(command: Sequence[str], environ: Mapping[str, str]) -> Probe:
+def probe(command: Sequence[str], variables: Mapping[str, str]) -> Probe:
     """Which engine a command is, and its versions; an empty one does not answer."""
     line = [*command, "version", "--format", "{{json .}}"]
     try:
         done = subprocess.run(
-            line, check=False, capture_output=True, env=environ, timeout=30
+            line, check=False, capture_output=True, env=variables, timeout=30
         )
     except subprocess.TimeoutExpired:
         return Probe("docker", "", "", "Cannot connect to the Docker daemon.")

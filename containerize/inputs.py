@@ -26,7 +26,7 @@ from containerize import locks, mirrors
 from containerize.base import Package
 from containerize.errors import Problem
 from containerize.locks import Progress
-from containerize.pins import Pin, Target, essence
+from containerize.pins import Pin, Target, essence, pip_environment
 from containerize.settings import Settings
 
 _CHUNK = 1 << 18
@@ -267,7 +267,13 @@ def _fetch_wheels(
         f"--requirement={staging / 'pins'}",
     ]
     result = subprocess.run(
-        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        command,
+        env=pip_environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        check=False,
     )
     if not result.returncode:
         for wheel in sorted(staging.glob("*.whl")):

@@ -24,7 +24,16 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from containerize import canonical, explain, image, inputs, layers, record
+from containerize import (
+    canonical,
+    environ,
+    explain,
+    image,
+    inputs,
+    layers,
+    record,
+    tree,
+)
 from containerize.canonical import ImageDigests
 from containerize.engine import Engine
 from containerize.errors import Problem
@@ -51,6 +60,20 @@ AHEAD = 400 * 24 * 3600
 
 AT_ONCE = 2
 """Rebuilds that are under way at a time: one packs while another builds."""
+
+NOISE = (
+    "BUILDAH_FORMAT",
+    "BUILDAH_LAYERS",
+    "BUILDX_GIT_LABELS",
+    "BUILDX_METADATA_PROVENANCE",
+    "BUILDX_NO_DEFAULT_LOAD",
+    "DOCKER_CONTENT_TRUST",
+    "EXPERIMENTAL_BUILDKIT_SOURCE_POLICY",
+    "PIP_REQUIRE_VIRTUALENV",
+    "PIP_TARGET",
+    "PIP_USER",
+)
+"""Variables that a varied rebuild has besides, all of them 1."""
 
 NOW = contextlib.nullcontext()
 """A turn that need not be waited for."""
@@ -116,8 +139,8 @@ def verify(
     Raises Problem where `against` is none of these, and where a build fails.
     """
     expected = Expected(settings, against)
-    with tempfile.TemporaryDirectory(prefix="containerize-verify-") as directory:
-        scratch = Path(directory)
+    # Not in /tmp: an engine that is confined, as by snap, has one of its own.
+    with tree.scratch(settings.dist_dir) as scratch:
         scratch.chmod(0o755)
         plans = [(engine, not against) for engine in engines]
         if not against:
@@ -221,7 +244,7 @@ def rebuild(
     began = time.monotonic()
     home = Path(tempfile.mkdtemp(dir=scratch, prefix="verify-"))
     home.chmod(0o755)
-    root = home / ("ein längerer Pfad" if varied else "copy")
+    root = home / (os.fsdecode("ein längerer Pfad".encode()) if varied else "copy")
     _copy(settings.root, root, varied)
     cache = _fresh_cache(settings, home) if varied else settings.cache_dir
     copied = dataclasses.replace(settings, root=root, cache=str(cache))
@@ -290,7 +313,7 @@ def _may_run(user: int, directory: Path) -> bool:
             user=user,
             group=user,
             extra_groups=[],
-            env={"PYTHONPATH": str(_top())},
+            env=environ.python({}) | {"PYTHONPATH": str(_top())},
             capture_output=True,
             check=False,
         )
@@ -339,7 +362,7 @@ def _call(
         "settings": dataclasses.asdict(settings) | {"root": ""},
         "engine": [engine.kind, engine.command, dict(engine.options)],
         # An engine finds its settings and its images in the user's home.
-        "environment": {"HOME": str(Path.home()), **engine.environment},
+        "environment": _home() | dict(engine.environment),
         "tag": tag,
         "varied": varied,
     }
@@ -363,27 +386,37 @@ def _call(
         raise Problem(f"a rebuild failed: {lines[-1] if lines else 'silently'}")
 
 
+def _home() -> dict[str, str]:
+    return {"HOME": os.environ["HOME"]} if "HOME" in os.environ else {}
+
+
 def _environment(home: Path, varied: bool) -> dict[str, str]:
     """The environment of a rebuild's process."""
-    environ = {**os.environ, "PYTHONPATH": str(_top())}
-    environ.pop("PYTHONHASHSEED", None)
+    variables = environ.python(os.environ) | {"PYTHONPATH": str(_top())}
     if not varied:
-        return environ
-    return environ | {
-        "TZ": "Pacific/Kiritimati",
-        "LC_ALL": "C",
-        "LANGUAGE": "tr",
-        "PYTHONCOERCECLOCALE": "0",
-        "PYTHONUTF8": "0",
-        "PYTHONHASHSEED": "4711",
-        "USER": "somebody-else",
-        "LOGNAME": "somebody-else",
-        "HOME": str(home),
-        "CFLAGS": "-g",
-        "DEB_BUILD_OPTIONS": "noopt",
-        "SOURCE_DATE_EPOCH": str(AHEAD),
-        "CAPTURE_ENVIRONMENT": "noise",
-    }
+        return variables
+    # What tools read and `environ` holds back, each with a value that would show.
+    noise = {name: "1" for name in NOISE}
+    return (
+        variables
+        | noise
+        | {
+            "TZ": "Pacific/Kiritimati",
+            "LC_ALL": "C",
+            "LANGUAGE": "tr",
+            "PYTHONCOERCECLOCALE": "0",
+            "PYTHONUTF8": "0",
+            "PYTHONHASHSEED": "4711",
+            "USER": "somebody-else",
+            "LOGNAME": "somebody-else",
+            "HOME": str(home),
+            "CFLAGS": "-g",
+            "DEB_BUILD_OPTIONS": "noopt",
+            "SOURCE_DATE_EPOCH": str(AHEAD),
+            "DOCKER_DEFAULT_PLATFORM": "linux/s390x",
+            "CAPTURE_ENVIRONMENT": "noise",
+        }
+    )
 
 
 def _vary() -> None:
@@ -398,7 +431,9 @@ def _vary() -> None:
     time.time = lambda: now() + AHEAD
     time.time_ns = lambda: now_ns() + AHEAD * 10**9
     os.listdir = shuffled  # type: ignore[assignment]
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    # macOS lets no process choose its CPUs.
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
 
 def main() -> None:
