@@ -29,7 +29,6 @@ from __future__ import annotations
 
 import collections
 import concurrent.futures
-import collections
 import contextlib
 import dataclasses
 import datetime

@@ -85,8 +85,10 @@ PIP = frozenset(
 """What passes of pip's settings, from a variable or a file: how to get at packages."""
 
 # Names that the tools read, by how they begin.
-_ENGINES = ("DOCKER_", "BUILDKIT_", "BUILDX_", "EXPERIMENTAL_BUILDKIT_")
-_ENGINES += ("BUILDAH_", "PODMAN_", "CONTAINER_", "CONTAINERS_")
+_ENGINES = (
+    *("DOCKER_", "BUILDKIT_", "BUILDX_", "EXPERIMENTAL_BUILDKIT_"),
+    *("BUILDAH_", "PODMAN_", "CONTAINER_", "CONTAINERS_"),
+)
 # https://reproducible-builds.org/specs/source-date-epoch/
 _STAMP = "SOURCE_DATE_EPOCH"
 _LISTING = """
@@ -178,9 +180,9 @@ def prepare_streams() -> None:
     while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(number, True)
     os.close(number)
-    sys.stdin = sys.stdin or open(0, closefd=False)
-    sys.stdout = sys.stdout or open(1, "w", closefd=False)
-    sys.stderr = sys.stderr or open(2, "w", closefd=False)
+    sys.stdin = sys.stdin or os.fdopen(0, closefd=False)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             cast(io.TextIOWrapper, stream).reconfigure(errors="backslashreplace")
@@ -192,7 +194,7 @@ def main(executable: str, *arguments: str) -> None:
         environ = pip(os.environ, executable)
     except ValueError as error:
         sys.exit(f"dev: {error}")
-    os.execve(executable, [executable, "-m", "pip", *arguments], environ)
+    os.execve(executable, [executable, "-m", "pip", *arguments], environ)  # noqa: S606
 
 
 if __name__ == "__main__":

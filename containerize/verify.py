@@ -396,7 +396,7 @@ def _environment(home: Path, varied: bool) -> dict[str, str]:
     if not varied:
         return variables
     # What tools read and `environ` holds back, each with a value that would show.
-    noise = {name: "1" for name in NOISE}
+    noise = dict.fromkeys(NOISE, "1")
     return (
         variables
         | noise
