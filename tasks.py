@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import io
 import os
 import shlex
 import shutil
@@ -30,11 +31,30 @@ if TYPE_CHECKING:
     from containerize.engine import Engine
     from containerize.settings import Settings
 
-containerize.environ.prepare_streams()
-
 NAME = "name of the container; by default the setting, or the image's name"
 ENGINE = "docker, podman, or a path to one; by default whichever answers"
 TAG = "tag of the image; by default the first of the settings"
+
+
+def prepare_streams() -> None:
+    """Make the standard streams take whatever is written, wherever they lead.
+
+    A stream that the caller closed leads nowhere, so that no file that is opened later
+    takes its number; what an encoding lacks is written as a backslash and digits.
+    """
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(number, True)
+    os.close(number)
+    sys.stdin = sys.stdin or os.fdopen(0, closefd=False)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+# Here, since --list and --help write too.
+prepare_streams()
 
 
 def task(**options: Any) -> Callable[[Callable[..., None]], Any]:
