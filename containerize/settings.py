@@ -99,9 +99,18 @@ class Settings:
     def cache_dir(self) -> Path:
         """The input cache: one file per SHA-256."""
         if self.cache:
-            return self.root / Path(self.cache).expanduser()
-        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        return Path(home) / "containerize"
+            return self.root / os.path.expanduser(self.cache)
+        # XDG base directory specification: relative paths are to be ignored.
+        given = os.environ.get("XDG_CACHE_HOME", "")
+        if os.path.isabs(given):
+            return Path(given, "containerize")
+        home = os.path.expanduser("~")
+        if home == "~":
+            raise Problem(
+                "this user has no home directory for the input cache: "
+                f"set {PREFIX}CACHE to a directory"
+            )
+        return Path(home, ".cache", "containerize")
 
     @property
     def container_name(self) -> str:

@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 import invoke
 
-from containerize.terminal import Meter, agreed, echo, megabytes, say
+from containerize.terminal import (
+    Meter,
+    agreed,
+    echo,
+    megabytes,
+    prepare_streams,
+    say,
+)
 
 if TYPE_CHECKING:
     from containerize.build import Image
@@ -23,6 +30,9 @@ if TYPE_CHECKING:
     from containerize.engines.engine import Engine
     from containerize.settings import Settings
     from containerize.verify.rebuild import Verdict
+
+# Here, since --list and --help write too.
+prepare_streams()
 
 Commands = Sequence[Sequence[str]]
 
@@ -160,6 +170,7 @@ def report(changes: Sequence[str]) -> None:
 @verb(lambda s: "$ hadolint Dockerfile")
 def lint(s: Session) -> None:
     """Check the Dockerfile with hadolint."""
+    import shutil
     import subprocess
 
     from containerize.errors import Problem
@@ -167,14 +178,19 @@ def lint(s: Session) -> None:
     if not (s.settings.root / "Dockerfile").is_file():
         raise Problem("there is no Dockerfile: restore it (git checkout Dockerfile)")
     # Where the tools are, were .venv activated or not.
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    command = ["hadolint", "Dockerfile"]
-    echo(command)
+    path = os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()])
+    echo(["hadolint", "Dockerfile"])
+    hadolint = shutil.which("hadolint", path=path)
+    if not hadolint:
+        raise Problem("hadolint is missing: use ./dev invoke lint")
     done = subprocess.run(
-        command, cwd=s.settings.root, env=os.environ | {"PATH": path}, check=False
+        [hadolint, "Dockerfile"],
+        cwd=s.settings.root,
+        stdin=subprocess.DEVNULL,
+        check=False,
     )
     if done.returncode:
-        raise invoke.Exit(code=done.returncode)
+        raise Problem("hadolint says above what to mend")
 
 
 @verb(lambda s: f"Would fetch what is missing into {s.settings.cache_dir}.")

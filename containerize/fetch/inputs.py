@@ -27,7 +27,7 @@ from containerize.fetch import mirrors
 from containerize.lock import locks
 from containerize.lock.base import Package
 from containerize.lock.locks import Progress
-from containerize.lock.pins import Pin, Target, essence
+from containerize.lock.pins import Pin, Target, essence, pip_environment
 from containerize.pack import wheels
 from containerize.settings import Settings
 
@@ -269,7 +269,13 @@ def _fetch_wheels(
         f"--requirement={staging / 'pins'}",
     ]
     result = subprocess.run(
-        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        command,
+        env=pip_environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        check=False,
     )
     if not result.returncode:
         for wheel in sorted(staging.glob("*.whl")):
