@@ -1,4 +1,4 @@
-"""The project's settings: one table in pyproject.toml, overridden by `INVOKE_*`."""
+"""The settings: one table in pyproject.toml, overridden by `CONTAINERIZE_*`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from containerize.errors import Problem
 
 TABLE = "tool.containerize"
-PREFIX = "INVOKE_"
+PREFIX = "CONTAINERIZE_"
 
 # The OCI image specification's names for the machines that `uname -m` names.
 ARCHITECTURES = {
@@ -159,7 +159,7 @@ def find_root(start: Path) -> Path:
 
 
 def load(root: Path, environ: Mapping[str, str] | None = None) -> Settings:
-    """The settings of the project at `root`, with `INVOKE_NAME` overrides.
+    """The settings of the project at `root`, with `CONTAINERIZE_NAME` overrides.
 
     Lists in the environment are comma-separated. Raises Problem for an unknown
     name, a value of the wrong type or out of range, and for a broken file.

@@ -250,7 +250,7 @@ KILLED = 128 + signal.SIGKILL
 
 
 def _memory(settings: Settings) -> str:
-    return f"{settings.memory} was not enough (setting memory, INVOKE_MEMORY)"
+    return f"{settings.memory} was not enough (setting memory, CONTAINERIZE_MEMORY)"
 
 
 def _short_of_memory(engine: Engine, name: str) -> bool:

@@ -62,8 +62,8 @@ class Superseded(Problem):
         names = _some([_label(package) for package in packages])
         super().__init__(
             f"the Debian mirrors no longer have {names}: run `invoke lock` to take "
-            "what came after, or set INVOKE_MIRRORS and INVOKE_SECURITY_MIRRORS to "
-            "Debian's snapshot archive of the day on which base.lock was committed"
+            "what came after, or set CONTAINERIZE_MIRRORS and "
+            "CONTAINERIZE_SECURITY_MIRRORS to Debian's snapshot archive of the day on which base.lock was committed"
         )
 
 
@@ -163,7 +163,7 @@ def _locked(cache: Path, progress: Progress) -> Iterator[Path]:
         )
         raise Problem(
             f"the input cache {cache} cannot be written ({error.strerror}): {advice}, "
-            "or set INVOKE_CACHE to another directory"
+            "or set CONTAINERIZE_CACHE to another directory"
         ) from None
 
 

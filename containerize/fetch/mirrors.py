@@ -62,7 +62,7 @@ def find(settings: Settings, other: Callable[[], Mirrors] | None = None) -> Mirr
             raise Problem(
                 f"neither this host's apt nor {settings.debian_image_name} names "
                 f"{name.replace('-', ' ')} of Debian: set "
-                f"INVOKE_{name.upper().replace('-', '_')} to the URL of one"
+                f"CONTAINERIZE_{name.upper().replace('-', '_')} to the URL of one"
             )
         for url in value:
             if not _is_url(url):

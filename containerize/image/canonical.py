@@ -728,7 +728,7 @@ def _check_programs(root: Node, architecture: str) -> None:
     machine = names.get(found[0][0], f"ELF machine {found[0][0]}")
     raise Problem(
         f"the image is to be for {architecture}, and its programs are for {machine}: "
-        "set INVOKE_ARCHITECTURE, or name a base-image for it"
+        "set CONTAINERIZE_ARCHITECTURE, or name a base-image for it"
     )
 
 

@@ -147,7 +147,7 @@ def test_dev_works_in_any_directory_and_environment(index, tmp_path, name):
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
 def test_closed_streams_are_no_terminals(closed):
-    script = "import tasks; tasks.agreed('?'); tasks.Meter(); tasks.say('x')"
+    script = "from containerize import tasks; tasks.agreed('?'); tasks.Meter(); tasks.say('x')"
     done = subprocess.run(
         ["sh", "-c", f'"$0" -c "{script}" {closed}', sys.executable],
         cwd=ROOT,
@@ -162,7 +162,11 @@ def test_closed_streams_are_no_terminals(closed):
 @pytest.mark.parametrize("encoding", ["latin-1", "ascii", "cp1252", "utf-8"])
 def test_words_that_an_encoding_lacks_are_written_otherwise(encoding):
     done = subprocess.run(
-        [sys.executable, "-c", "import tasks; tasks.report(['a 1 \\u2192 2'])"],
+        [
+            sys.executable,
+            "-c",
+            "from containerize import tasks; tasks.report(['a 1 \\u2192 2'])",
+        ],
         cwd=ROOT,
         env=os.environ | {"PYTHONIOENCODING": encoding},
         capture_output=True,
@@ -177,5 +181,5 @@ def test_a_user_without_a_home_is_told_which_setting_helps(monkeypatch):
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)
     loaded = settings.load(ROOT, {})
-    with pytest.raises(settings.Problem, match="INVOKE_CACHE"):
+    with pytest.raises(settings.Problem, match="CONTAINERIZE_CACHE"):
         _ = loaded.cache_dir
