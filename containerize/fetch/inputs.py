@@ -63,7 +63,8 @@ class Superseded(Problem):
         super().__init__(
             f"the Debian mirrors no longer have {names}: run `invoke lock` to take "
             "what came after, or set CONTAINERIZE_MIRRORS and "
-            "CONTAINERIZE_SECURITY_MIRRORS to Debian's snapshot archive of the day on which base.lock was committed"
+            "CONTAINERIZE_SECURITY_MIRRORS to Debian's snapshot archive of the day on "
+            "which base.lock was committed"
         )
 
 

@@ -147,7 +147,7 @@ def test_dev_works_in_any_directory_and_environment(index, tmp_path, name):
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
 def test_closed_streams_are_no_terminals(closed):
-    script = "from containerize import tasks; tasks.agreed('?'); tasks.Meter(); tasks.say('x')"
+    script = "from containerize import tasks as t; t.agreed('?'); t.Meter(); t.say('x')"
     done = subprocess.run(
         ["sh", "-c", f'"$0" -c "{script}" {closed}', sys.executable],
         cwd=ROOT,
