@@ -21,10 +21,9 @@ from containerize.errors import Problem
 
 # Directories and modules that hold no app, or not the one that is deployed.
 _NOT_DIRECTORIES = frozenset(
-    "bench benchmarks build dist docs doc env example examples migrations node_modules "
-    "site-packages scripts static templates test testing tests tools venv".split()
+    ["bench", "benchmarks", "build", "dist", "docs", "doc", "env", "example", "examples", "migrations", "node_modules", "site-packages", "scripts", "static", "templates", "test", "testing", "tests", "tools", "venv"]
 )
-_NOT_MODULES = frozenset("conftest noxfile setup tasks fabfile gunicorn_conf".split())
+_NOT_MODULES = frozenset(["conftest", "noxfile", "setup", "tasks", "fabfile", "gunicorn_conf"])
 # A module's names that are worth a look within a package, in this order.
 _LIKELY = ("wsgi", "app", "application", "main", "factory", "server", "web", "api")
 _MOST_FILES = 400
@@ -280,9 +279,7 @@ class _Code:
     def file(self, module: str) -> Path | None:
         """The file of a module that is named in full; a package goes first."""
         parts = module.split(".")
-        return next(
-            (f for place in self.places if (f := _module(place, parts))), None
-        )
+        return next((f for place in self.places if (f := _module(place, parts))), None)
 
     def names(self, file: Path) -> dict[str, _Bound]:
         """What the names of a module stand for; the others are left out."""
@@ -354,7 +351,11 @@ class _Code:
         return None
 
     def _import(
-        self, file: Path, node: ast.ImportFrom, names: dict[str, _Bound], flasks: set[str]
+        self,
+        file: Path,
+        node: ast.ImportFrom,
+        names: dict[str, _Bound],
+        flasks: set[str],
     ) -> None:
         if node.module == "flask" and not node.level:
             flasks |= {a.asname or a.name for a in node.names if a.name == "Flask"}
@@ -443,7 +444,10 @@ def _packages(root: Path, table: dict[str, Any]) -> set[str]:
     """The top packages and modules that the build backend would install."""
     tool = table.get("tool", {})
     setuptools = _table(tool, "setuptools")
-    named = [*_strings(setuptools.get("packages")), *_strings(setuptools.get("py-modules"))]
+    named = [
+        *_strings(setuptools.get("packages")),
+        *_strings(setuptools.get("py-modules")),
+    ]
     named += [n for n in _table(setuptools, "package-dir") if n]
     wheel = _table(tool, "hatch", "build", "targets", "wheel")
     for key in ("packages", "only-include"):
@@ -548,7 +552,9 @@ def _requirements(
 
 def _dotenv(file: Path, name: str) -> str:
     """The value of one variable of a dotenv file; empty if it is not set there."""
-    pattern = rf"^\s*(?:export\s+)?{name}\s*=\s*(?:'([^'\n]*)'|\"([^\"\n]*)\"|([^#\n]*))"
+    pattern = (
+        rf"^\s*(?:export\s+)?{name}\s*=\s*(?:'([^'\n]*)'|\"([^\"\n]*)\"|([^#\n]*))"
+    )
     found = re.findall(pattern, _read(file), re.M)
     return "".join(found[-1]).strip() if found else ""
 

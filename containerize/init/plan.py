@@ -82,7 +82,10 @@ def plan(root: Path) -> Plan:
         changes.append(_table(root, found, elsewhere))
     else:
         changes.append(Change("pyproject.toml", "has [tool.containerize] already"))
-        if isinstance(table, dict) and table.get("dockerfile", "Dockerfile") != dockerfile:
+        if (
+            isinstance(table, dict)
+            and table.get("dockerfile", "Dockerfile") != dockerfile
+        ):
             notes.append(f'in [tool.containerize] set dockerfile = "{dockerfile}"')
     changes.append(_gitignore(root))
     if not any((above / ".git").exists() for above in (root, *root.parents)):
@@ -237,7 +240,9 @@ def _gitignore(root: Path) -> Change:
     start = text if not text or text.endswith("\n") else text + end
     content = start + "".join(line + end for line in missing)
     reason = f"{len(missing)} lines that it lacks" if before else "was missing"
-    return Change(".gitignore", reason, content.encode("utf-8", "surrogateescape"), before)
+    return Change(
+        ".gitignore", reason, content.encode("utf-8", "surrogateescape"), before
+    )
 
 
 def _held(root: Path, name: str) -> bytes | None:
