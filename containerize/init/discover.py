@@ -21,9 +21,32 @@ from containerize.errors import Problem
 
 # Directories and modules that hold no app, or not the one that is deployed.
 _NOT_DIRECTORIES = frozenset(
-    ["bench", "benchmarks", "build", "dist", "docs", "doc", "env", "example", "examples", "migrations", "node_modules", "site-packages", "scripts", "static", "templates", "test", "testing", "tests", "tools", "venv"]
+    [
+        "bench",
+        "benchmarks",
+        "build",
+        "dist",
+        "docs",
+        "doc",
+        "env",
+        "example",
+        "examples",
+        "migrations",
+        "node_modules",
+        "site-packages",
+        "scripts",
+        "static",
+        "templates",
+        "test",
+        "testing",
+        "tests",
+        "tools",
+        "venv",
+    ]
 )
-_NOT_MODULES = frozenset(["conftest", "noxfile", "setup", "tasks", "fabfile", "gunicorn_conf"])
+_NOT_MODULES = frozenset(
+    ["conftest", "noxfile", "setup", "tasks", "fabfile", "gunicorn_conf"]
+)
 # A module's names that are worth a look within a package, in this order.
 _LIKELY = ("wsgi", "app", "application", "main", "factory", "server", "web", "api")
 _MOST_FILES = 400
@@ -63,9 +86,10 @@ class _Bound:
 
 @dataclasses.dataclass(frozen=True)
 class _Candidate:
-    value: str
+    value: str  # empty if it cannot be called as it is
     origin: tuple[str, str]
     file: Path
+    note: str = ""  # what is undecided if this one is taken
 
 
 def discover(root: Path, environ: Mapping[str, str] | None = None) -> Found:
@@ -136,19 +160,26 @@ def _find_app(
         file = code.file(name)
         # Found by Flask only if it is at the top.
         if file and root in (file.parent, file.parent.parent):
-            for candidate in _candidates(root, table, code, file, undecided):
-                return candidate.value, str(file.relative_to(root))
+            for candidate in _candidates(root, table, code, file):
+                if candidate.value:
+                    undecided += filter(None, [candidate.note])
+                    return candidate.value, str(file.relative_to(root))
     found: dict[tuple[str, str], _Candidate] = {}
-    for file in _modules(root, table, code):
-        for candidate in _candidates(root, table, code, file, undecided):
-            found.setdefault(candidate.origin, candidate)
+    incomplete: dict[str, None] = {}
+    for file in _modules(root, code):
+        for candidate in _candidates(root, table, code, file):
+            if candidate.value:
+                found.setdefault(candidate.origin, candidate)
+            else:
+                incomplete[candidate.note] = None
     if not found:
-        undecided.append(
+        undecided += incomplete or [
             "no Flask app was found: name it as FLASK_APP does, with the setting app"
-        )
+        ]
         return "", ""
     ours = [c for c in found.values() if project_holds(root, table, c.value)]
     first = (ours or list(found.values()))[0]
+    undecided += filter(None, [first.note])
     if len(ours or found) > 1:
         names = ", ".join(candidate.value for candidate in found.values())
         undecided.append(
@@ -159,9 +190,12 @@ def _find_app(
 
 
 def _candidates(
-    root: Path, table: dict[str, Any], code: _Code, file: Path, undecided: list[str]
+    root: Path, table: dict[str, Any], code: _Code, file: Path
 ) -> Iterator[_Candidate]:
-    """The app of a module, if it has one, as `find_best_app` of Flask chooses it."""
+    """The app of a module, if it has one, as `find_best_app` of Flask chooses it.
+
+    A factory that needs arguments comes before it, with no value.
+    """
     names = code.names(file)
     module = _value(root, table, file)
     apps = [name for name, bound in names.items() if bound.kind == "app"]
@@ -170,11 +204,12 @@ def _candidates(
             yield _Candidate(module, names[name].origin, file)
             return
     if len(apps) > 1:
-        undecided.append(
+        note = (
             f"{module} has several apps ({', '.join(apps)}): {module}:{apps[0]} is "
             "taken, the setting app decides"
         )
-        yield _Candidate(f"{module}:{apps[0]}", names[apps[0]].origin, file)
+        origin = names[apps[0]].origin
+        yield _Candidate(f"{module}:{apps[0]}", origin, file, note)
         return
     if apps:
         yield _Candidate(module, names[apps[0]].origin, file)
@@ -185,10 +220,11 @@ def _candidates(
     for name in (*factories, *others[:1]):
         bound = names[name]
         if bound.kind == "needs":
-            undecided.append(
+            note = (
                 f"{module}:{name} needs arguments: give them in the setting app, "
                 f"like \"{module}:{name}('…')\""
             )
+            yield _Candidate("", bound.origin, file, note)
             continue
         plain = factories and name == factories[0]
         value = module if plain else f"{module}:{name}"
@@ -196,7 +232,7 @@ def _candidates(
         return
 
 
-def _modules(root: Path, table: dict[str, Any], code: _Code) -> Iterator[Path]:
+def _modules(root: Path, code: _Code) -> Iterator[Path]:
     """Files that may hold the app, most likely first, each once."""
     count = 0
     for place in code.places:

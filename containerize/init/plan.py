@@ -69,7 +69,6 @@ def plan(root: Path) -> Plan:
     notes = list(found.undecided)
     changes = []
     elsewhere = {}
-    dockerfile = "Dockerfile"
     for name, template, other in _FILES:
         change = _generated(root, name, template, found)
         if other and change.content is None and _foreign(change):
@@ -77,7 +76,7 @@ def plan(root: Path) -> Plan:
             change = _generated(root, other, template, found, instead=name)
             elsewhere[name] = other
         changes.append(change)
-    dockerfile = elsewhere.get("Dockerfile", dockerfile)
+    dockerfile = elsewhere.get("Dockerfile", "Dockerfile")
     if table is None:
         changes.append(_table(root, found, elsewhere))
     else:
@@ -108,7 +107,7 @@ def write(plan: Plan) -> None:
     try:
         for change in changes:
             file = (plan.root / change.path).resolve()
-            made += _directories(file.parent)
+            _directories(file.parent, made)
             _put(file, change.content or b"")
             done.append(change)
     except BaseException as error:
@@ -195,7 +194,7 @@ def _foreign(change: Change) -> bool:
 
 def _table(root: Path, found: Found, elsewhere: dict[str, str]) -> Change:
     """The table, at the end of pyproject.toml, whose other bytes stay."""
-    lines = [f"[{'tool.containerize'}]", f'image = "{found.image}"']
+    lines = ["[tool.containerize]", f'image = "{found.image}"']
     if found.app:
         lines.append(f"app = {_toml(found.app)}")
     for key, value, default in (
@@ -266,12 +265,11 @@ def _held(root: Path, name: str) -> bytes | None:
         raise Problem(f"cannot read {name}: {reason}: mend it") from None
 
 
-def _directories(directory: Path) -> list[Path]:
-    """Make a directory with those above it; those that were made, topmost first."""
-    missing = [d for d in (directory, *directory.parents) if not d.exists()][::-1]
-    for path in missing:
+def _directories(directory: Path, made: list[Path]) -> None:
+    """Make a directory with those above it; `made` gets what was missing."""
+    for path in [d for d in (directory, *directory.parents) if not d.exists()][::-1]:
         path.mkdir()
-    return missing
+        made.append(path)
 
 
 def _put(file: Path, content: bytes) -> None:

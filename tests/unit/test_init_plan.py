@@ -123,7 +123,7 @@ def test_what_stands_in_the_way_is_one_line(root, kind, tmp_path_factory):
     else:
         (root / "tests").write_text("")
     before = tree(root)
-    with pytest.raises(Problem, match="Dockerfile|tests"):
+    with pytest.raises(Problem, match=r"Dockerfile|tests"):
         write(plan(root))
     assert tree(root) == before
 
