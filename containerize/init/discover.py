@@ -157,9 +157,8 @@ def _find_app(
         if said := _dotenv(root / name, "FLASK_APP"):
             return _as_module(root, table, said), f"FLASK_APP in {name}"
     for name in ("wsgi", "app"):  # Flask looks for these without being told
-        file = code.file(name)
-        # Found by Flask only if it is at the top.
-        if file and root in (file.parent, file.parent.parent):
+        file = _module(root, [name])
+        if file:
             for candidate in _candidates(root, table, code, file):
                 if candidate.value:
                     undecided += filter(None, [candidate.note])

@@ -121,7 +121,7 @@ def write(plan: Plan) -> None:
             directory.rmdir()
         if isinstance(error, OSError):
             raise Problem(
-                f"cannot write below {plan.root}: {error.strerror}: mend it, then repeat"
+                f"cannot write in {plan.root}: {error.strerror}: mend it, repeat"
             ) from error
         raise
 

@@ -104,6 +104,13 @@ LAYOUTS = {
         },
         "flasky",
     ),
+    "src/app.py is not what Flask looks for": (
+        {
+            "shop/__init__.py": FACTORY,
+            "src/app.py": "from shop import create_app\napp = create_app()",
+        },
+        "shop",
+    ),
     "login guard": (
         {"app.py": APP + "@app.before_request\ndef guard():\n    return 'no', 401\n"},
         "app",
