@@ -283,3 +283,9 @@ def test_a_module_that_cannot_be_read_is_a_line(tmp_path):
 def test_image_names_are_valid():
     names = [image_name(n) for n in ("Shop_Web", "a..b", "__", "Ünï", "-x-")]
     assert names == ["shop-web", "a-b", "app", "n", "x"]
+
+
+def test_env_goes_before_flaskenv_as_in_flask(tmp_path):
+    lay(tmp_path, {"a.py": APP, "b.py": APP})
+    lay(tmp_path, {".env": "FLASK_APP=a\n", ".flaskenv": "FLASK_APP=b\n"})
+    assert discover(tmp_path, {}).said_by == "FLASK_APP in .env"
