@@ -134,6 +134,27 @@ def verb(dry: Callable[..., str | Commands], **options: Any) -> Callable[..., An
     return decorate
 
 
+def _dry_init(s: Session, dry: bool = True) -> str:
+    from containerize.init import plan
+
+    return "\n".join(plan.describe(plan.plan(Path.cwd()), dry=True))
+
+
+@verb(_dry_init, help={"dry": "only say what would be written"})
+def init(s: Session, dry: bool = False) -> None:
+    """Find the Flask app here, and write the files that are missing to pack it."""
+    from containerize.init import plan
+
+    if dry:
+        say(_dry_init(s))
+        return
+    planned = plan.plan(Path.cwd())
+    plan.write(planned)
+    for line in plan.describe(planned):
+        say(line)
+    say("Next: containerize up")
+
+
 def _dry_lock(s: Session, upgrade: bool = False, check: bool = False) -> str:
     return f"Would {'check' if check else 'resolve'} the locks in {s.settings.root}."
 
@@ -408,12 +429,24 @@ def up(s: Session, port: str = "", engine: str = "") -> None:
 
     number, reference = s.port(port), s.settings.reference()
     using = s.ensure_engine()
+    lock_what_is_missing(s.settings)
     fetch_or_relock(s.settings)
     if not building.is_current(s.settings, using, reference):
         describe(building.build(s.settings, using))
     started = container.ensure(s.settings, using, reference, port=number)
     say(started.answer)
     say(f"Next: curl {started.url}, invoke logs --follow, invoke ps, invoke stop")
+
+
+def lock_what_is_missing(settings: Settings) -> None:
+    """Bring the locks in step where they are missing or older than their inputs."""
+    from containerize.lock import locks
+
+    stale = locks.check(settings)
+    if stale and not any("edited by hand" in line for line in stale):
+        for line in stale:
+            say(line)
+        report(locks.lock(settings, upgrade=False, progress=Meter()))
 
 
 def fetch_or_relock(settings: Settings) -> None:
