@@ -4,3 +4,6 @@ The package knows nothing of the app it packs. But for `tasks`, it prints nothin
 never exits: functions take files and values, return files and values, and raise
 `Problem`.
 """
+
+FORMAT = 1
+"""Goes up if the tool writes other bytes for the same inputs, and only then."""

@@ -85,8 +85,6 @@ def _build_command(
     command += [] if cache else ["--no-cache"]
     if settings.base_image:
         command += ["--build-arg", f"BASE={settings.base_image}"]
-    if settings.architecture:
-        command += ["--platform", f"linux/{settings.architecture}"]
     for name in names:
         command += ["--tag", name]
     return [*command, "."]
@@ -190,6 +188,7 @@ def export(
             time=locks.read_base(settings).time,
             labels=labels(settings),
             references=names,
+            architecture=settings.image_architecture,
         )
 
 

@@ -1,4 +1,4 @@
-"""The project's settings: one table in pyproject.toml, overridden by `INVOKE_*`."""
+"""The settings: one table in pyproject.toml, overridden by `CONTAINERIZE_*`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from containerize.errors import Problem
 
 TABLE = "tool.containerize"
-PREFIX = "INVOKE_"
+PREFIX = "CONTAINERIZE_"
 
 # The OCI image specification's names for the machines that `uname -m` names.
 ARCHITECTURES = {
@@ -112,9 +112,18 @@ class Settings:
     def cache_dir(self) -> Path:
         """The input cache: one file per SHA-256."""
         if self.cache:
-            return self.root / Path(self.cache).expanduser()
-        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        return Path(home) / "containerize"
+            return self.root / os.path.expanduser(self.cache)
+        # XDG base directory specification: relative paths are to be ignored.
+        given = os.environ.get("XDG_CACHE_HOME", "")
+        if os.path.isabs(given):
+            return Path(given, "containerize")
+        home = os.path.expanduser("~")
+        if home == "~":
+            raise Problem(
+                "this user has no home directory for the input cache: "
+                f"set {PREFIX}CACHE to a directory"
+            )
+        return Path(home, ".cache", "containerize")
 
     @property
     def container_name(self) -> str:
@@ -163,7 +172,7 @@ def find_root(start: Path) -> Path:
 
 
 def load(root: Path, environ: Mapping[str, str] | None = None) -> Settings:
-    """The settings of the project at `root`, with `INVOKE_NAME` overrides.
+    """The settings of the project at `root`, with `CONTAINERIZE_NAME` overrides.
 
     Lists in the environment are comma-separated. Raises Problem for an unknown
     name, a value of the wrong type or out of range, and for a broken file.

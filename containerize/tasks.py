@@ -16,7 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 import invoke
 
-from containerize.terminal import Meter, agreed, consented, echo, megabytes, say
+from containerize.terminal import (
+    Meter,
+    agreed,
+    consented,
+    echo,
+    megabytes,
+    prepare_streams,
+    say,
+)
 
 if TYPE_CHECKING:
     from containerize.build import Image
@@ -24,6 +32,9 @@ if TYPE_CHECKING:
     from containerize.engines.engine import Engine
     from containerize.settings import Settings
     from containerize.verify.rebuild import Verdict
+
+# Here, since --list and --help write too.
+prepare_streams()
 
 Commands = Sequence[Sequence[str]]
 
@@ -180,6 +191,27 @@ def _terminated(number: int, _: object) -> None:
     raise SystemExit(128 + number)
 
 
+def _dry_init(s: Session, dry: bool = True) -> str:
+    from containerize.init import plan
+
+    return "\n".join(plan.describe(plan.plan(Path.cwd()), dry=True))
+
+
+@verb(_dry_init, help={"dry": "only say what would be written"})
+def init(s: Session, dry: bool = False) -> None:
+    """Find the Flask app here, and write the files that are missing to pack it."""
+    from containerize.init import plan
+
+    if dry:
+        say(_dry_init(s))
+        return
+    planned = plan.plan(Path.cwd())
+    plan.write(planned)
+    for line in plan.describe(planned):
+        say(line)
+    say("Next: containerize up")
+
+
 def _dry_lock(s: Session, upgrade: bool = False, check: bool = False) -> str:
     return f"Would {'check' if check else 'resolve'} the locks in {s.settings.root}."
 
@@ -216,6 +248,7 @@ def report(changes: Sequence[str]) -> None:
 @verb(lambda s: "$ hadolint Dockerfile")
 def lint(s: Session) -> None:
     """Check the Dockerfile with hadolint."""
+    import shutil
     import subprocess
 
     from containerize.errors import Problem
@@ -223,14 +256,19 @@ def lint(s: Session) -> None:
     if not (s.settings.root / "Dockerfile").is_file():
         raise Problem("there is no Dockerfile: restore it (git checkout Dockerfile)")
     # Where the tools are, were .venv activated or not.
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    command = ["hadolint", "Dockerfile"]
-    echo(command)
+    path = os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()])
+    echo(["hadolint", "Dockerfile"])
+    hadolint = shutil.which("hadolint", path=path)
+    if not hadolint:
+        raise Problem("hadolint is missing: use ./dev invoke lint")
     done = subprocess.run(
-        command, cwd=s.settings.root, env=os.environ | {"PATH": path}, check=False
+        [hadolint, "Dockerfile"],
+        cwd=s.settings.root,
+        stdin=subprocess.DEVNULL,
+        check=False,
     )
     if done.returncode:
-        raise invoke.Exit(code=done.returncode)
+        raise Problem("hadolint says above what to mend")
 
 
 @verb(lambda s: f"Would fetch what is missing into {s.settings.cache_dir}.")
@@ -479,9 +517,11 @@ def up(
     number, reference = s.port(port), s.settings.reference()
     settings, environment = s.given(env, env_file, volume, network, memory)
     using = s.ensure_engine()
-    fetch_or_relock(settings)
-    if not building.is_current(settings, using, reference):
-        describe(building.build(settings, using))
+    lock_what_is_missing(s.settings)
+    fetch_or_relock(s.settings)
+    # With the settings alone: what the flags say of a container changes no image.
+    if not building.is_current(s.settings, using, reference):
+        describe(building.build(s.settings, using))
     started = container.ensure(
         settings, using, reference, port=number, environment=environment, on_line=say
     )
@@ -539,6 +579,17 @@ def execute(
     )
     if code:
         raise invoke.Exit(code=code)
+
+
+def lock_what_is_missing(settings: Settings) -> None:
+    """Bring the locks in step where they are missing or older than their inputs."""
+    from containerize.lock import locks
+
+    stale = locks.check(settings)
+    if stale and not any("edited by hand" in line for line in stale):
+        for line in stale:
+            say(line)
+        report(locks.lock(settings, upgrade=False, progress=Meter()))
 
 
 def fetch_or_relock(settings: Settings) -> None:

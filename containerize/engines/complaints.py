@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import getpass
 import grp
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -89,7 +90,9 @@ def _first(match: re.Match[str]) -> str:
 
 
 def _refused(_: Complaint, match: re.Match[str]) -> Problem:
-    socket, user, group = _first(match), getpass.getuser(), "docker"
+    socket, user, group = _first(match), str(os.geteuid()), "docker"
+    with contextlib.suppress(OSError, KeyError):  # a user without a name
+        user = getpass.getuser()
     with contextlib.suppress(OSError, KeyError):
         group = grp.getgrgid(Path(socket).stat().st_gid).gr_name
     remedy = f"add it to the group {group} (`sudo usermod -aG {group} {user}`)"

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Literal, cast
 
+from containerize import environ
 from containerize.engines.complaints import INSTALL, Complaint, NoEngine, explain, known
 from containerize.errors import Problem
 from containerize.settings import PREFIX, Settings
@@ -270,7 +271,7 @@ class Engine:
         return ""
 
     def _environ(self) -> dict[str, str]:
-        return {**os.environ, **self.environment}
+        return environ.engine(os.environ) | dict(self.environment)
 
     def _answers(self) -> tuple[str, str]:
         """The versions of client and server. Raises Problem where none answers."""
@@ -359,7 +360,7 @@ def _try(command: str) -> tuple[Engine, str]:
                 f"install it, or unset that, or name another engine in {PREFIX}ENGINE"
             )
         raise NoEngine(f"{name} is not installed: {INSTALL}")
-    found = probe((command,), os.environ)
+    found = probe((command,), environ.engine(os.environ))
     if not found.kind:
         kind = "podman" if name == "podman" else "docker"
         by = naming(kind, os.environ)
@@ -435,12 +436,12 @@ class Probe:
     message: str
 
 
-def probe(command: Sequence[str], environ: Mapping[str, str]) -> Probe:
+def probe(command: Sequence[str], variables: Mapping[str, str]) -> Probe:
     """Which engine a command is, and its versions; an empty one does not answer."""
     line = [*command, "version", "--format", "{{json .}}"]
     try:
         done = subprocess.run(
-            line, check=False, capture_output=True, env=environ, timeout=30
+            line, check=False, capture_output=True, env=variables, timeout=30
         )
     except subprocess.TimeoutExpired:
         return Probe("docker", "", "", "Cannot connect to the Docker daemon.")

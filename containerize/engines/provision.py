@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from containerize import environ
 from containerize.engines.complaints import INSTALL, NoEngine
 from containerize.engines.engine import Engine, OnCommand, find, ignore, probe, which
 from containerize.errors import Problem
@@ -97,7 +98,7 @@ def start(
     Raises Problem with the daemon's own last words where it cannot start or does not
     answer within `timeout` seconds.
     """
-    if probe(client, os.environ).server:
+    if probe(client, environ.engine(os.environ)).server:
         return
     deadline = time.monotonic() + timeout
     if Path("/run/systemd/system").is_dir() and not flags:
@@ -113,7 +114,7 @@ def start(
         raise NoEngine(f"the Docker daemon is not installed: {INSTALL}")
     command = [dockerd, f"--pidfile={pidfile}", *flags]
     if os.geteuid() != 0:
-        command += [f"--group={grp.getgrgid(os.getegid()).gr_name}"]
+        command += [f"--group={_group()}"]
     fallbacks = dict(_FALLBACKS)
     while True:
         line = [*_root("start Docker"), "sh", "-c", _DETACH, str(log), *command]
@@ -146,13 +147,21 @@ _FALLBACKS = {
 
 def _wait(client: Sequence[str], deadline: float, lives: Callable[[], bool]) -> bool:
     """Whether the daemon comes to answer before it ends or the time is over."""
-    while not (found := probe(client, os.environ)).server:
+    while not (found := probe(client, environ.engine(os.environ))).server:
         if "permission denied" in found.message:
             raise Engine("docker", tuple(client)).problem(("version",), found.message)
         if not lives() or time.monotonic() > deadline:
             return False
         time.sleep(0.1)
     return True
+
+
+def _group() -> str:
+    """The name of this process's group; its number where it has no name."""
+    try:
+        return grp.getgrgid(os.getegid()).gr_name
+    except KeyError:
+        return str(os.getegid())
 
 
 def _lives(cmdline: Path) -> bool:
@@ -185,7 +194,9 @@ def _root(purpose: str) -> tuple[str, ...]:
             "or run `invoke engine --install` as root"
         )
     # Without a terminal, asking for a password would fail or hang.
-    return ("sudo",) if sys.stdin.isatty() else ("sudo", "--non-interactive")
+    return (
+        ("sudo",) if sys.stdin and sys.stdin.isatty() else ("sudo", "--non-interactive")
+    )
 
 
 def _watch(
@@ -201,7 +212,7 @@ def _watch(
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
-        env={**os.environ, "LC_ALL": "C.UTF-8"},
+        env=environ.system(environ.engine(os.environ)),
     ) as process:
         for line in process.stdout or ():
             lines.append(line)
@@ -211,4 +222,9 @@ def _watch(
 
 def _is_package(name: str) -> bool:
     shown = ["apt-cache", "show", "--no-all-versions", name]
-    return subprocess.run(shown, check=False, capture_output=True).returncode == 0
+    return (
+        subprocess.run(
+            shown, env=environ.system(os.environ), check=False, capture_output=True
+        ).returncode
+        == 0
+    )

@@ -84,8 +84,8 @@ class DebianImage:
         if not found:
             raise Problem(
                 f"the image {self.name} has no archive key of Debian's that is known "
-                "here: name another in INVOKE_DEBIAN_IMAGE, or a keyring of your own "
-                "in INVOKE_KEYRING"
+                "here: name another in CONTAINERIZE_DEBIAN_IMAGE, or a keyring of your "
+                "own in CONTAINERIZE_KEYRING"
             )
         return found
 
@@ -119,7 +119,7 @@ def start(settings: Settings) -> Iterator[DebianImage]:
             "this host has no apt with Debian's mirrors and keys, and Debian's image "
             f"{name} cannot stand in ({problem}): run this on Debian with "
             "debian-archive-keyring, or start an engine that can pull that image, "
-            "or one that INVOKE_DEBIAN_IMAGE names"
+            "or one that CONTAINERIZE_DEBIAN_IMAGE names"
         ) from None
     container = started.stdout.split()[-1]
     try:

@@ -27,7 +27,7 @@ from containerize.fetch import mirrors
 from containerize.lock import locks
 from containerize.lock.base import Package
 from containerize.lock.locks import Progress
-from containerize.lock.pins import Pin, Target, essence
+from containerize.lock.pins import Pin, Target, essence, pip_environment
 from containerize.pack import wheels
 from containerize.settings import Settings
 
@@ -62,8 +62,9 @@ class Superseded(Problem):
         names = _some([_label(package) for package in packages])
         super().__init__(
             f"the Debian mirrors no longer have {names}: run `invoke lock` to take "
-            "what came after, or set INVOKE_MIRRORS and INVOKE_SECURITY_MIRRORS to "
-            "Debian's snapshot archive of the day on which base.lock was committed"
+            "what came after, or set CONTAINERIZE_MIRRORS and "
+            "CONTAINERIZE_SECURITY_MIRRORS to Debian's snapshot archive of the day on "
+            "which base.lock was committed"
         )
 
 
@@ -163,7 +164,7 @@ def _locked(cache: Path, progress: Progress) -> Iterator[Path]:
         )
         raise Problem(
             f"the input cache {cache} cannot be written ({error.strerror}): {advice}, "
-            "or set INVOKE_CACHE to another directory"
+            "or set CONTAINERIZE_CACHE to another directory"
         ) from None
 
 
@@ -269,7 +270,13 @@ def _fetch_wheels(
         f"--requirement={staging / 'pins'}",
     ]
     result = subprocess.run(
-        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        command,
+        env=pip_environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        check=False,
     )
     if not result.returncode:
         for wheel in sorted(staging.glob("*.whl")):

@@ -18,6 +18,7 @@ import urllib.request
 from collections.abc import Callable, Iterable, Mapping
 from urllib.response import addinfourl
 
+from containerize import environ
 from containerize.errors import Problem
 from containerize.settings import Settings
 
@@ -61,7 +62,7 @@ def find(settings: Settings, other: Callable[[], Mirrors] | None = None) -> Mirr
             raise Problem(
                 f"neither this host's apt nor {settings.debian_image_name} names "
                 f"{name.replace('-', ' ')} of Debian: set "
-                f"INVOKE_{name.upper().replace('-', '_')} to the URL of one"
+                f"CONTAINERIZE_{name.upper().replace('-', '_')} to the URL of one"
             )
         for url in value:
             if not _is_url(url):
@@ -158,10 +159,11 @@ def run(
     """A finished command of apt, in English."""
     return subprocess.run(
         command,
-        env={**os.environ, "LC_ALL": "C.UTF-8", **(environment or {})},
+        env=environ.system(os.environ) | dict(environment or {}),
         stdin=subprocess.DEVNULL,
         capture_output=True,
-        text=True,
+        encoding="utf-8",
+        errors="replace",
         check=False,
     )
 

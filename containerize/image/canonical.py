@@ -104,7 +104,8 @@ WORKERS = 2
 
 _WHITEOUT = b".wh."
 _OPAQUE = b".wh..wh..opq"
-_OWN = "io.buildah."  # labels that builders add by themselves
+# Labels that builders add by themselves: buildah and, if asked to, buildx.
+_OWN = ("io.buildah.", "com.docker.image.source.")
 _ID_MAX = 0o7777777
 
 
@@ -137,6 +138,7 @@ def canonicalize(
     time: int,
     labels: Mapping[str, str],
     references: Sequence[str],
+    architecture: str = "",
 ) -> ImageDigests:
     """Write the image in the archive `source` canonically to `target`.
 
@@ -145,6 +147,7 @@ def canonicalize(
     skopeo, `docker load` and `podman load` read it; it appears whole or not at all.
     `time` is in seconds since 1970. `labels` are added to the image's own.
     `references`, each NAME:TAG, are the archive's and do not count for any digest.
+    `architecture`, as OCI names it, is what the image must be for, where it is given.
     Raises Problem, with the entry's name, for an archive that is not sound.
     """
     with (
@@ -154,6 +157,10 @@ def canonicalize(
     ):
         out = _Archive(file, time)
         config = _config(image.config, time, labels, source.name)
+        if architecture not in ("", config["architecture"]):
+            # Builders name their own machine's, whatever the layers are for.
+            config = {k: v for k, v in config.items() if k != "variant"}
+            config["architecture"] = architecture
         stubs = STUBS | _paths(config["config"].get("Volumes", ()))
         root, pending = Node(_DIRECTORY), Node(None)
         warnings: list[str] = []
@@ -173,6 +180,7 @@ def canonicalize(
             _make_directory(pending, root, path)
         if image.layers and (changes := _apply(root, pending, source.name)):
             layers.append(out.add_layer(changes))
+        _check_programs(root, config["architecture"])
         manifest_digest, config_digest = out.finish(config, layers, references)
         return ImageDigests(
             manifest_digest,
@@ -701,6 +709,37 @@ def _blob_path(digest: str) -> str:
 
 def _json(value: object) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+
+
+# --- What the programs are for ---------------------------------------------------
+
+
+# ELF's e_machine (elf(5)) of what is said of an image (OCI image spec).
+_MACHINES = {"amd64": 62, "arm64": 183}
+
+
+def _check_programs(root: Node, architecture: str) -> None:
+    """Raise Problem where most programs of the image are for another machine."""
+    found = collections.Counter(_machines(root)).most_common(1)
+    wanted = _MACHINES.get(architecture)
+    if not found or not wanted or found[0][0] == wanted:
+        return
+    names = {number: name for name, number in _MACHINES.items()}
+    machine = names.get(found[0][0], f"ELF machine {found[0][0]}")
+    raise Problem(
+        f"the image is to be for {architecture}, and its programs are for {machine}: "
+        "set CONTAINERIZE_ARCHITECTURE, or name a base-image for it"
+    )
+
+
+def _machines(node: Node) -> Iterator[int]:
+    """The machines that the 64-bit little-endian ELF files below are for."""
+    if node.content and node.content.size >= 20:
+        start = node.content.part(0, 20).read()
+        if start.startswith(b"\x7fELF\x02\x01"):
+            yield int.from_bytes(start[18:20], "little")
+    for child in node.children.values():
+        yield from _machines(child)
 
 
 # --- What the config says --------------------------------------------------------

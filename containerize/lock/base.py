@@ -66,7 +66,7 @@ def resolve(settings: Settings, wanted: Wanted) -> tuple[int, tuple[Package, ...
     if settings.keyring and not os.access(keyring, os.R_OK):
         raise Problem(
             f"the keyring {keyring} cannot be read: install debian-archive-keyring "
-            "or set INVOKE_KEYRING"
+            "or set CONTAINERIZE_KEYRING"
         )
     with contextlib.ExitStack() as stack:
         if shutil.which("apt-get") and os.access(keyring, os.R_OK):

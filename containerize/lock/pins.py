@@ -17,6 +17,7 @@ from packaging.markers import Marker
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
+from containerize import environ
 from containerize.errors import Problem
 
 _DRIVER = Path(__file__).with_name("pipcompile.py")
@@ -287,6 +288,14 @@ def _valid(requirement: str) -> bool:
     return True
 
 
+def pip_environment() -> dict[str, str]:
+    """The environment of pip. Raises Problem where it cannot read its settings."""
+    try:
+        return environ.pip(os.environ)
+    except ValueError as error:
+        raise Problem(f"{error}: mend that file or variable") from None
+
+
 def _compile(
     source: Source, target: Target, pinned: Iterable[Pin], every_wheel: bool
 ) -> tuple[Pin, ...]:
@@ -306,16 +315,19 @@ def _compile(
             ("constraints", source.constraints),
             ("pins", [f"{pin.name}=={pin.version}" for pin in kept]),
         ):
-            (directory / file).write_text("".join(f"{line}\n" for line in lines))
+            text = "".join(f"{line}\n" for line in lines)
+            (directory / file).write_text(text, "utf-8")
         # Python's -P: this package's modules must not stand in for others.
         command = [sys.executable, "-P", str(_DRIVER), json.dumps(told), *_OPTIONS]
         files = ["--constraint=constraints", "--output-file=pins", source.file]
         result = subprocess.run(
             [*command, *files],
             cwd=directory,
+            env=pip_environment(),
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             check=False,
         )
         if result.returncode:

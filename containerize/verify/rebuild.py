@@ -24,13 +24,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from containerize import build
+from containerize import build, environ
 from containerize.engines.engine import Engine
 from containerize.errors import Problem
 from containerize.fetch import inputs
 from containerize.image import canonical, record
 from containerize.image.canonical import ImageDigests
-from containerize.pack import sources
+from containerize.pack import sources, tree
 from containerize.settings import Settings
 from containerize.verify import explain
 from containerize.verify.explain import Difference
@@ -55,6 +55,20 @@ AHEAD = 400 * 24 * 3600
 
 AT_ONCE = 2
 """Rebuilds that are under way at a time: one packs while another builds."""
+
+NOISE = (
+    "BUILDAH_FORMAT",
+    "BUILDAH_LAYERS",
+    "BUILDX_GIT_LABELS",
+    "BUILDX_METADATA_PROVENANCE",
+    "BUILDX_NO_DEFAULT_LOAD",
+    "DOCKER_CONTENT_TRUST",
+    "EXPERIMENTAL_BUILDKIT_SOURCE_POLICY",
+    "PIP_REQUIRE_VIRTUALENV",
+    "PIP_TARGET",
+    "PIP_USER",
+)
+"""Variables that a varied rebuild has besides, all of them 1."""
 
 NOW = contextlib.nullcontext()
 """A turn that need not be waited for."""
@@ -120,8 +134,8 @@ def verify(
     Raises Problem where `against` is none of these, and where a build fails.
     """
     expected = Expected(settings, against)
-    with tempfile.TemporaryDirectory(prefix="containerize-verify-") as directory:
-        scratch = Path(directory)
+    # Not in /tmp: an engine that is confined, as by snap, has one of its own.
+    with tree.scratch(settings.dist_dir) as scratch:
         scratch.chmod(0o755)
         plans = [(engine, not against) for engine in engines]
         if not against:
@@ -225,7 +239,7 @@ def rebuild(
     began = time.monotonic()
     home = Path(tempfile.mkdtemp(dir=scratch, prefix="verify-"))
     home.chmod(0o755)
-    root = home / ("ein längerer Pfad" if varied else "copy")
+    root = home / (os.fsdecode("ein längerer Pfad".encode()) if varied else "copy")
     _copy(settings.root, root, varied)
     cache = _fresh_cache(settings, home) if varied else settings.cache_dir
     copied = dataclasses.replace(settings, root=root, cache=str(cache))
@@ -294,7 +308,7 @@ def _may_run(user: int, directory: Path) -> bool:
             user=user,
             group=user,
             extra_groups=[],
-            env={"PYTHONPATH": str(_top())},
+            env=environ.python({}) | {"PYTHONPATH": str(_top())},
             capture_output=True,
             check=False,
         )
@@ -343,7 +357,7 @@ def _call(
         "settings": dataclasses.asdict(settings) | {"root": ""},
         "engine": [engine.kind, engine.command, dict(engine.options)],
         # An engine finds its settings and its images in the user's home.
-        "environment": {"HOME": str(Path.home()), **engine.environment},
+        "environment": _home() | dict(engine.environment),
         "tag": tag,
         "varied": varied,
     }
@@ -367,27 +381,37 @@ def _call(
         raise Problem(f"a rebuild failed: {lines[-1] if lines else 'silently'}")
 
 
+def _home() -> dict[str, str]:
+    return {"HOME": os.environ["HOME"]} if "HOME" in os.environ else {}
+
+
 def _environment(home: Path, varied: bool) -> dict[str, str]:
     """The environment of a rebuild's process."""
-    environ = {**os.environ, "PYTHONPATH": str(_top())}
-    environ.pop("PYTHONHASHSEED", None)
+    variables = environ.python(os.environ) | {"PYTHONPATH": str(_top())}
     if not varied:
-        return environ
-    return environ | {
-        "TZ": "Pacific/Kiritimati",
-        "LC_ALL": "C",
-        "LANGUAGE": "tr",
-        "PYTHONCOERCECLOCALE": "0",
-        "PYTHONUTF8": "0",
-        "PYTHONHASHSEED": "4711",
-        "USER": "somebody-else",
-        "LOGNAME": "somebody-else",
-        "HOME": str(home),
-        "CFLAGS": "-g",
-        "DEB_BUILD_OPTIONS": "noopt",
-        "SOURCE_DATE_EPOCH": str(AHEAD),
-        "CAPTURE_ENVIRONMENT": "noise",
-    }
+        return variables
+    # What tools read and `environ` holds back, each with a value that would show.
+    noise = dict.fromkeys(NOISE, "1")
+    return (
+        variables
+        | noise
+        | {
+            "TZ": "Pacific/Kiritimati",
+            "LC_ALL": "C",
+            "LANGUAGE": "tr",
+            "PYTHONCOERCECLOCALE": "0",
+            "PYTHONUTF8": "0",
+            "PYTHONHASHSEED": "4711",
+            "USER": "somebody-else",
+            "LOGNAME": "somebody-else",
+            "HOME": str(home),
+            "CFLAGS": "-g",
+            "DEB_BUILD_OPTIONS": "noopt",
+            "SOURCE_DATE_EPOCH": str(AHEAD),
+            "DOCKER_DEFAULT_PLATFORM": "linux/s390x",
+            "CAPTURE_ENVIRONMENT": "noise",
+        }
+    )
 
 
 def _vary() -> None:
@@ -402,7 +426,9 @@ def _vary() -> None:
     time.time = lambda: now() + AHEAD
     time.time_ns = lambda: now_ns() + AHEAD * 10**9
     os.listdir = shuffled  # type: ignore[assignment]
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    # macOS lets no process choose its CPUs.
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
 
 def main() -> None:

@@ -183,7 +183,7 @@ x = bytearray(300 << 20)
     [
         (
             "x = bytearray(300 << 20)",
-            r"memory: 128m was not enough .*INVOKE_MEMORY\); ",
+            r"memory: 128m was not enough .*CONTAINERIZE_MEMORY\); ",
         ),
         (FORKS, "ended with exit code 7"),
         ("import os; os._exit(3)", "ended with exit code 3; it wrote no log$"),
@@ -218,11 +218,11 @@ def environment(project, using, free_port):
     """How `invoke` in a process of its own reaches the tests' image and engine."""
     return {
         **os.environ,
-        "INVOKE_IMAGE": project.image,
-        "INVOKE_TAGS": ",".join(project.tags),
-        "INVOKE_PORT": str(free_port),
-        "INVOKE_ENGINE": using.command[0],
-        "INVOKE_CONTAINER": f"{project.image}-task",
+        "CONTAINERIZE_IMAGE": project.image,
+        "CONTAINERIZE_TAGS": ",".join(project.tags),
+        "CONTAINERIZE_PORT": str(free_port),
+        "CONTAINERIZE_ENGINE": using.command[0],
+        "CONTAINERIZE_CONTAINER": f"{project.image}-task",
     }
 
 
@@ -234,12 +234,12 @@ def invoke(environment, project, *arguments):
 
 
 def test_the_tasks_from_run_to_stop(built, environment, project):
-    port = environment["INVOKE_PORT"]
+    port = environment["CONTAINERIZE_PORT"]
     first = invoke(environment, project, "run")
     assert first.returncode == 0, first.stderr
     assert f"http://127.0.0.1:{port}/" in first.stdout
     assert get(f"http://127.0.0.1:{port}/")
-    name = environment["INVOKE_CONTAINER"]
+    name = environment["CONTAINERIZE_CONTAINER"]
     assert name in invoke(environment, project, "ps").stdout
     assert project.image in invoke(environment, project, "images").stdout
     assert "GET /" in invoke(environment, project, "logs").stdout
@@ -252,8 +252,10 @@ def test_the_tasks_from_run_to_stop(built, environment, project):
 
 
 def test_up_goes_from_nothing_to_the_app_answering(environment, clone, using):
-    url = f"http://127.0.0.1:{environment['INVOKE_PORT']}/"
-    environment["INVOKE_IMAGE"] = f"{clone.image}-up"  # `clean` removes all of a name
+    url = f"http://127.0.0.1:{environment['CONTAINERIZE_PORT']}/"
+    environment["CONTAINERIZE_IMAGE"] = (
+        f"{clone.image}-up"  # `clean` removes all of a name
+    )
     first = invoke(environment, clone, "up")
     assert first.returncode == 0, first.stderr
     assert f"answers at {url}" in first.stdout
@@ -285,10 +287,12 @@ def test_ctrl_c_stops_and_removes_in_the_foreground(built, environment, project,
     ) as process:  # fmt: skip
         while "answers at" not in (line := process.stdout.readline()):
             assert line, process.stderr.read()
-        get(f"http://127.0.0.1:{environment['INVOKE_PORT']}/")
+        get(f"http://127.0.0.1:{environment['CONTAINERIZE_PORT']}/")
         time.sleep(0.5)  # `logs --follow` is under way
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does
         out, err = process.communicate(timeout=60)
     assert "Traceback" not in err
     assert "GET /" in out
-    assert container.state(project, using, environment["INVOKE_CONTAINER"]) is None
+    assert (
+        container.state(project, using, environment["CONTAINERIZE_CONTAINER"]) is None
+    )

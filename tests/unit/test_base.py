@@ -139,13 +139,15 @@ def test_without_apt_and_engine_it_names_both_ways_out(
         base.resolve(sample, HELLO)
     assert str(info.value).startswith("this host has no apt with Debian's")
     assert "run this on Debian" in str(info.value)
-    assert "INVOKE_DEBIAN_IMAGE" in str(info.value)
+    assert "CONTAINERIZE_DEBIAN_IMAGE" in str(info.value)
     assert "\n" not in str(info.value)
 
 
 def test_without_a_keyring_it_says_what_to_install(sample: Settings) -> None:
     other = dataclasses.replace(sample, keyring="/nonexistent.gpg")
-    with pytest.raises(Problem, match="debian-archive-keyring or set INVOKE_KEYRING"):
+    with pytest.raises(
+        Problem, match="debian-archive-keyring or set CONTAINERIZE_KEYRING"
+    ):
         base.resolve(other, HELLO)
 
 

@@ -733,3 +733,39 @@ def test_the_corpus_is_refused(path, scratch):
 
 def test_there_is_a_corpus():
     assert len(list(CORPUS.glob("*.tar"))) > 20
+
+
+@pytest.mark.parametrize(
+    ("machine", "architecture", "refused"),
+    [(62, "amd64", False), (183, "amd64", True), (183, "arm64", False)],
+)
+def test_the_config_names_the_machine_of_the_programs(
+    save, tmp_path, machine, architecture, refused
+):
+    program = b"\x7fELF\x02\x01" + bytes(12) + bytes([machine, 0])
+    layer = [(tarfile.TarInfo("bin"), program)]
+    labels = {"com.docker.image.source.entrypoint": "Dockerfile", "kept": "1"}
+    source = save(tmp_path / "saved.tar", layer, config={"Labels": labels})
+    target = tmp_path / "image.tar"
+
+    def make():
+        return canonical.canonicalize(
+            source,
+            target,
+            time=0,
+            labels={},
+            references=[],
+            architecture=architecture,
+        )
+
+    if refused:
+        with pytest.raises(Problem, match="to be for amd64, and its programs are for"):
+            make()
+        assert not target.exists()
+        return
+    digests = make()
+    with tarfile.open(target) as tar:
+        name = f"blobs/{digests.config.replace(':', '/')}"
+        config = json.load(tar.extractfile(name))
+    assert config["architecture"] == architecture
+    assert config["config"]["Labels"] == {"kept": "1"}

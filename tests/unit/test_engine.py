@@ -38,7 +38,7 @@ def test_no_engine_on_the_path(settings, monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("named", "text"),
     [
-        ("dokcer", "the engine dokcer is not there or cannot be run: mend INVOKE_"),
+        ("dokcer", "dokcer is not there or cannot be run: mend CONTAINERIZE_"),
         ("/bin/true", "/bin/true is no Docker and no Podman, or it is broken"),
         ("/bin", "the engine /bin is not there or cannot be run"),
     ],

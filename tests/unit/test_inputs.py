@@ -333,9 +333,9 @@ def test_dropped_packages_are_named_with_both_ways_out(
     assert info.value.packages == (old, security)
     assert str(info.value) == (
         "the Debian mirrors no longer have old 1.0 (amd64), fix 1.0 (amd64): run "
-        "`invoke lock` to take what came after, or set INVOKE_MIRRORS and "
-        "INVOKE_SECURITY_MIRRORS to Debian's snapshot archive of the day on which "
-        "base.lock was committed"
+        "`invoke lock` to take what came after, or set CONTAINERIZE_MIRRORS and "
+        "CONTAINERIZE_SECURITY_MIRRORS to Debian's snapshot archive of the day on "
+        "which base.lock was committed"
     )
     assert good(sample.cache_dir) == [kept.sha256]
 
@@ -399,7 +399,7 @@ def test_a_cache_that_cannot_be_written_is_named(
     assert (status, said) == (
         1,
         f"the input cache {sample.cache_dir} cannot be written (Permission denied): "
-        "mend that, or set INVOKE_CACHE to another directory",
+        "mend that, or set CONTAINERIZE_CACHE to another directory",
     )
 
 
@@ -457,7 +457,7 @@ def test_what_could_be_written_is_continued(
     assert (status, said) == (
         1,
         f"the input cache {sample.cache_dir} cannot be written (File too large): "
-        "mend that, or set INVOKE_CACHE to another directory",
+        "mend that, or set CONTAINERIZE_CACHE to another directory",
     )
     assert good(sample.cache_dir) == []
     inputs.fetch(sample, progress=progress)
@@ -471,7 +471,7 @@ def test_a_full_disk_is_named(sample: Settings, big: Package, progress: Record) 
     part.symlink_to("/dev/full")
     assert refused(sample, progress) == (
         f"the input cache {sample.cache_dir} cannot be written (No space left on "
-        "device): free some space, or set INVOKE_CACHE to another directory"
+        "device): free some space, or set CONTAINERIZE_CACHE to another directory"
     )
     assert good(sample.cache_dir) == []
     part.unlink()

@@ -1,4 +1,4 @@
-"""Settings: one table, typed, checked, overridden by INVOKE_*."""
+"""Settings: one table, typed, checked, overridden by CONTAINERIZE_*."""
 
 from pathlib import Path
 
@@ -25,7 +25,9 @@ def test_this_project_is_the_tutorials():
 def test_environment_overrides_the_file(tmp_path):
     root = project(tmp_path, "port = 8000")
     assert settings.load(root, {}).port == 8000
-    loaded = settings.load(root, {"INVOKE_PORT": "9000", "INVOKE_TAGS": "a, b"})
+    loaded = settings.load(
+        root, {"CONTAINERIZE_PORT": "9000", "CONTAINERIZE_TAGS": "a, b"}
+    )
     assert (loaded.port, loaded.tags) == (9000, ("a", "b"))
 
 
@@ -42,7 +44,7 @@ def test_find_root_from_below(tmp_path):
     [
         ("PORT", "0", "number from 1 to 65535"),
         ("PORT", "70000", "number from 1 to 65535"),
-        ("PORT", "abc", "INVOKE_PORT must be a whole number"),
+        ("PORT", "abc", "CONTAINERIZE_PORT must be a whole number"),
         ("IMAGE", "Flask", "no image name"),
         ("TAGS", "a:b", "no tag"),
         ("TAGS", "-a", "no tag"),
@@ -67,7 +69,7 @@ def test_find_root_from_below(tmp_path):
 )
 def test_bad_values_get_one_line(tmp_path, variable, value, message):
     with pytest.raises(Problem, match=message) as caught:
-        settings.load(project(tmp_path), {f"INVOKE_{variable}": value})
+        settings.load(project(tmp_path), {f"CONTAINERIZE_{variable}": value})
     assert "\n" not in str(caught.value)
 
 

@@ -77,11 +77,11 @@ def _package(name: str, version: str, area: str, architecture: str) -> Package:
 def arguments(sample: Settings, task: str) -> tuple[list[str], dict[str, str]]:
     """The command of a task, and its environment."""
     named = {
-        "INVOKE_ARCHITECTURE": sample.architecture,
-        "INVOKE_CACHE": sample.cache,
-        "INVOKE_KEYRING": sample.keyring,
-        "INVOKE_MIRRORS": ",".join(sample.mirrors),
-        "INVOKE_SECURITY_MIRRORS": ",".join(sample.security_mirrors),
+        "CONTAINERIZE_ARCHITECTURE": sample.architecture,
+        "CONTAINERIZE_CACHE": sample.cache,
+        "CONTAINERIZE_KEYRING": sample.keyring,
+        "CONTAINERIZE_MIRRORS": ",".join(sample.mirrors),
+        "CONTAINERIZE_SECURITY_MIRRORS": ",".join(sample.security_mirrors),
     }
     command = [sys.executable, "-m", "invoke", "--collection=part", task]
     return command, os.environ | named
@@ -173,7 +173,7 @@ def test_fetch_changes_no_lock(sample: Settings, old: BaseLock) -> None:
     assert result.returncode == 1
     assert result.stderr.count("\n") == 1
     assert result.stderr.startswith(f"fetch: {NEXT}: run `invoke lock` to take ")
-    assert "INVOKE_MIRRORS and INVOKE_SECURITY_MIRRORS" in result.stderr
+    assert "CONTAINERIZE_MIRRORS and CONTAINERIZE_SECURITY_MIRRORS" in result.stderr
     assert locks.read_base(sample) == old
 
 

@@ -19,7 +19,7 @@ TASKS = namespace.tasks
 
 def invoke(*arguments, cwd=ROOT, **environment):
     """Run `invoke` as a user does, where no engine answers."""
-    base = {k: v for k, v in os.environ.items() if not k.startswith("INVOKE_")}
+    base = {k: v for k, v in os.environ.items() if not k.startswith("CONTAINERIZE_")}
     nowhere = {"DOCKER_HOST": "unix:///nowhere/docker.sock"}
     return subprocess.run(
         [sys.executable, "-m", "invoke", *arguments],
@@ -175,9 +175,12 @@ def test_bad_flags_get_one_line(arguments, message):
 @pytest.mark.parametrize(
     ("environment", "message"),
     [
-        ({"INVOKE_PORT": "abc"}, "INVOKE_PORT must be a whole number, not 'abc'"),
-        ({"INVOKE_BASE_IMAGE": "python:3.13"}, "has no digest"),
-        ({"INVOKE_ENGINE": "no-such-engine"}, "no-such-engine"),
+        (
+            {"CONTAINERIZE_PORT": "abc"},
+            "CONTAINERIZE_PORT must be a whole number, not 'abc'",
+        ),
+        ({"CONTAINERIZE_BASE_IMAGE": "python:3.13"}, "has no digest"),
+        ({"CONTAINERIZE_ENGINE": "no-such-engine"}, "no-such-engine"),
     ],
 )
 def test_bad_settings_get_one_line(environment, message):

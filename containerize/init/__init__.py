@@ -1,0 +1,1 @@
+"""What `containerize init` finds in a repository, and what it writes there."""
