@@ -109,13 +109,8 @@ class Launch:
     ) -> None:
         """Start it, or what `verb` says."""
         marked = f"--label={MARK}={mark or self.mark(engine)}"
-        named = self
-        if self.settings.network and self.port is not None:
-            # The name that others on the network know, whatever it is called yet.
-            alias = f"--network-alias={self.settings.container_name}"
-            named = dataclasses.replace(self, options=(*self.options, alias))
         with variables.handed(self.environment) as (passed, environ):
-            engine.run(*named.command((*verb, marked), passed), variables=environ)
+            engine.run(*self.command((*verb, marked), passed), variables=environ)
 
     def runs(self, engine: Engine) -> bool:
         """Whether the container of that name runs, and was launched as this one is."""
@@ -583,7 +578,11 @@ def replace(
             wait_healthy(settings, Container(coming, engine, 0))
             engine.run("stop", coming, timeout=settings.stop_timeout + 30)
             engine.run("rm", coming)
-            published = dataclasses.replace(service, name=coming)
+            # Podman's networks know a container by the name that it was made with.
+            alias = [f"--network-alias={name}"] if settings.network else []
+            published = dataclasses.replace(
+                service, name=coming, options=(*service.options, *alias)
+            )
             published.start(engine, ("create",), mark)
     except Problem as problem:
         raise Problem(f"{name} serves on as it was; {problem}") from None
