@@ -521,7 +521,8 @@ def _end(process: subprocess.Popen[bytes], grace: float) -> None:
     """Wait for a process that was told to end, and kill it when it does not."""
     try:
         process.wait(grace)
-    except BaseException:  # A second Ctrl-C as well.
+    except BaseException as error:  # A second Ctrl-C as well.
         process.kill()
         process.wait()
-        raise
+        if not isinstance(error, subprocess.TimeoutExpired):
+            raise

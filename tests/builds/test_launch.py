@@ -6,6 +6,7 @@ import os
 import pty
 import re
 import secrets
+import signal
 import subprocess
 import sys
 import threading
@@ -226,6 +227,30 @@ def test_exec_has_the_callers_terminal(own, built, environment):
             pass
         assert process.wait(60) == 0, said
     assert b"True True hello" in said
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+)
+def test_exec_that_is_ended_leaves_nothing(
+    own, using, built, environment, number, code
+):
+    """A first process without a handler lets SIGTERM pass; it goes all the same."""
+    program = "import time; print('at work', flush=True); time.sleep(300)"
+    with subprocess.Popen(
+        [sys.executable, "-m", "invoke", "exec", "--", "python3", "-c", program],
+        cwd=own.root, env=environment, stdin=subprocess.DEVNULL, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+    ) as process:  # fmt: skip
+        while (line := process.stdout.readline()).strip() != "at work":
+            assert line, process.stderr.read()
+        if number == signal.SIGINT:
+            os.killpg(process.pid, number)  # as a terminal does
+        else:
+            process.send_signal(number)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == code, said
+    assert not container._listed(own, using, f"name={own.container}")
 
 
 def commanded(own, **commands):
