@@ -70,6 +70,23 @@ def mounts(settings: Settings) -> tuple[Mount, ...]:
     return tuple({mount.path.rstrip("/"): mount for mount in found}.values())
 
 
+def apart(settings: Settings, suffix: str) -> tuple[str, ...]:
+    """The setting `volumes` for a container that must not touch what the others keep.
+
+    Volumes get names that end in `suffix`; directories are mounted read-only.
+    """
+    found = []
+    for mount in mounts(settings):
+        source, options = mount.source, mount.options
+        if mount.named:
+            source = f"{source}-{suffix}"
+        else:
+            kept = [each for each in options.split(",") if each not in ("", "rw", "ro")]
+            options = ",".join([*kept, "ro"])
+        found.append(":".join(filter(None, (source, mount.path, options))))
+    return tuple(found)
+
+
 def prepare(
     settings: Settings,
     engine: Engine,
