@@ -58,8 +58,10 @@ def main() -> int:
 def _create(factory: str) -> Flask:
     import importlib
 
+    from app import validators
     from app.settings import SettingsError
 
+    validators.install()
     module, _, function = factory.partition(":")
     try:
         application: Flask = getattr(importlib.import_module(module), function)()
