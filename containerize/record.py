@@ -48,6 +48,7 @@ def inputs(settings: Settings) -> dict[str, str]:
     files += layers.app_files(settings)
     found = {str(file.relative_to(settings.root)): _state(file) for file in files}
     code = [Path(str(module.__file__)) for module in (archive, canonical, layers, tree)]
+    code += layers.service_files()
     hashes = "".join(map(tree.sha256, code)) + version("deflate")
     found["containerize"] = f"sha256:{hashlib.sha256(hashes.encode()).hexdigest()}"
     for name in ("image", "base_image", "python", "image_architecture"):

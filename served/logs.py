@@ -8,10 +8,13 @@ import sys
 import time
 from typing import Any
 
-from app.settings import Settings
+from served.settings import Settings
 
-events = logging.getLogger("app")
-"""What the service itself has to say."""
+events = logging.Logger("served", logging.INFO)
+"""What the service itself has to say.
+
+It stands beside the tree of loggers, in which the application may change anything.
+"""
 
 _DATE = "%Y-%m-%dT%H:%M:%S"
 
@@ -41,12 +44,16 @@ class AccessLog:
 class _PlainFormatter(logging.Formatter):
     """Keeps a message on its line: it may hold what a client has sent, a path say."""
 
+    converter = time.gmtime  # type: ignore[assignment]
+
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
         record.message = record.message.encode("unicode_escape").decode()
         return super().formatMessage(record)
 
 
 class _JsonFormatter(logging.Formatter):
+    converter = time.gmtime  # type: ignore[assignment]
+
     def format(self, record: logging.LogRecord) -> str:
         fields = {
             "time": self.formatTime(record, f"{_DATE}Z"),
@@ -58,15 +65,46 @@ class _JsonFormatter(logging.Formatter):
         return json.dumps(fields, separators=(",", ":"))
 
 
+class _Console(logging.StreamHandler[Any]):
+    """Writes what no handler of the application's own writes to the console."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        logger: logging.Logger | None = logging.getLogger(record.name)
+        while logger:
+            for handler in logger.handlers:
+                if self._twin(handler) and record.levelno >= handler.level:
+                    return False
+            logger = logger.parent if logger.propagate else None
+        return bool(super().filter(record))
+
+    def _twin(self, handler: logging.Handler) -> bool:
+        if handler is self or not isinstance(handler, logging.StreamHandler):
+            return False
+        try:
+            return handler.stream.fileno() in (1, 2)
+        except (AttributeError, OSError, ValueError):  # no file, or a closed one
+            return False
+
+
 def configure(settings: Settings) -> None:
-    """Send what any library or the application logs to stderr, in the log's form."""
-    handler = logging.StreamHandler(sys.stderr)
+    """Send what any library or the application logs to stderr, in the log's form.
+
+    To be called before the application is imported. What it gives handlers of its own
+    then comes by them alone, all the rest in our form.
+    """
+    from flask.logging import default_handler
+
     if settings.log_format == "json":
-        handler.setFormatter(_JsonFormatter())
+        form: logging.Formatter = _JsonFormatter()
     else:
-        form = "%(asctime)s %(levelname)s %(message)s"
-        handler.setFormatter(_PlainFormatter(form, f"{_DATE}Z"))
-    logging.Formatter.converter = time.gmtime
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
+        form = _PlainFormatter("%(asctime)s %(levelname)s %(message)s", f"{_DATE}Z")
+    console = _Console(sys.stderr)
+    for handler in (console, default_handler):
+        handler.setFormatter(form)
+    logging.basicConfig(level=logging.INFO, handlers=[console], force=True)
+    own = logging.StreamHandler(sys.stderr)
+    own.setFormatter(form)
+    events.handlers = [own]
+    logging.captureWarnings(True)
     # Each request beyond the threads would give a warning.
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)
