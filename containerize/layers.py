@@ -258,7 +258,9 @@ def service_files() -> list[Path]:
     found = importlib.util.find_spec("served")
     places = found and found.submodule_search_locations
     if not places:
-        raise Problem("the package that serves the app is missing: install this tool anew")
+        raise Problem(
+            "the package that serves the app is missing: install this tool anew"
+        )
     return sorted(Path(places[0]).glob("*.py"))
 
 

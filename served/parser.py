@@ -11,7 +11,7 @@ from typing import Any
 
 from waitress.parser import HTTPRequestParser, ParsingError
 from waitress.receiver import ChunkedReceiver
-from waitress.utilities import BadRequest, Error
+from waitress.utilities import BadRequest, Error, RequestEntityTooLarge
 
 MAX_TRAILER = 8192
 """Bytes of the headers that may follow a chunked body."""
@@ -112,6 +112,8 @@ class Parser(HTTPRequestParser):
             self.error = BadRequest("Bare LF in the headers")
             self.completed = True
         self.error = self.refusal or self.error
+        if isinstance(self.error, RequestEntityTooLarge):
+            self.error.body = f"{self.adj.max_request_body_size - 1} bytes at most"
         if self.completed:
             # Else waitress would invite a body that it has refused or that is not due.
             self.expect_continue = False

@@ -48,7 +48,8 @@ def test_there_is_no_shell_and_no_package_manager(built, using, project):
 def test_bytecode_is_found_where_python_looks(built, using, project):
     """Every module that a start imports comes from the layer of compiled modules."""
     script = (
-        "import app.__main__, sys, os; print([m.__name__ for m in sys.modules.values()"
+        "import app, served.__main__, served.server, sys, os;"
+        "print([m.__name__ for m in sys.modules.values()"
         " if (c := getattr(m, '__cached__', None)) and not os.path.exists(c)])"
     )
     answer = using.run(

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from app import logs, settings
+from served import logs, settings
 from tests.conftest import ROOT
 
 FORGED = "no such page: /a\n2026-01-01T00:00:00Z ERROR forged\x1b[31m\u2028x"
@@ -18,8 +18,8 @@ def last_words(form: str, say: str) -> list[str]:
     """What a process that is configured so writes to stderr."""
     code = f"""
 import logging
-from app import logs, settings
-logs.configure(settings.load({{"APP_LOG_FORMAT": {form!r}}}))
+from served import logs, settings
+logs.configure(settings.load({{"SERVED_LOG_FORMAT": {form!r}}}))
 {say}
 """
     answer = subprocess.run(
@@ -61,7 +61,7 @@ except RuntimeError:
 
 def test_request_lines(capsys: pytest.CaptureFixture[str]) -> None:
     for form in ("plain", "json"):
-        configured = settings.load({"APP_LOG_FORMAT": form})
+        configured = settings.load({"SERVED_LOG_FORMAT": form})
         logs.AccessLog(configured).write(method="GET", path="/", status=200)
     plain, as_json = capsys.readouterr().out.splitlines()
     stamp, rest = plain.split(" ", 1)
