@@ -74,7 +74,7 @@ def test_errors_are_flasks(ask):
 
 
 def test_a_body_too_large_is_refused_and_the_next_request_answered(ask):
-    status, headers, body = ask("POST", "/", b"x" * (1 << 20 | 1))
+    status, _, body = ask("POST", "/", b"x" * (1 << 20 | 1))
     assert (status, body[:3]) == (413, b"413")
     assert ask("GET", "/")[0] == 200
 
