@@ -182,7 +182,8 @@ class Refusal(_Logged, ErrorTask):
 
     def execute(self) -> None:
         error = self.request.error
-        body = f"{error.code} {error.reason}: {error.body}\n".encode()
+        text = error.body.partition('"')[0].rstrip()  # what the client sent comes then
+        body = f"{error.code} {error.reason}: {text}\n".encode()
         self.status = f"{error.code} {error.reason}"
         self.response_headers.append(("Content-Type", "text/plain; charset=utf-8"))
         self.channel.refused = True

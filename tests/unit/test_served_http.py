@@ -32,6 +32,9 @@ def service(
 def test_refused_and_closed(service: Process, status: int, data: bytes) -> None:
     (response,) = service.send(data + NEXT)
     assert response.status == status
+    assert response.get("content-type") == "text/plain; charset=utf-8"
+    assert response.body.startswith(f"{status} ".encode())
+    assert len(response.body) < 100
 
 
 @pytest.mark.parametrize(("data", "wanted"), ANSWERED)

@@ -7,7 +7,7 @@ import time
 
 from flask import Flask, Response, redirect, request
 
-from served import create_app as create_product
+from app import create_app as create_product
 
 BLOCK = random.Random(0).randbytes(1 << 20)
 BLOCKS = 50
