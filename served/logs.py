@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import threading
 import time
 from typing import Any
 
@@ -86,6 +87,12 @@ class _Console(logging.StreamHandler[Any]):
             return False
 
 
+def _thread_failed(failed: threading.ExceptHookArgs) -> None:
+    if failed.exc_type is not SystemExit:
+        name = failed.thread.name if failed.thread else "?"
+        events.error("thread %s has failed", name, exc_info=failed.exc_value)
+
+
 def configure(settings: Settings) -> None:
     """Send what any library or the application logs to stderr, in the log's form.
 
@@ -106,5 +113,6 @@ def configure(settings: Settings) -> None:
     own.setFormatter(form)
     events.handlers = [own]
     logging.captureWarnings(True)
+    threading.excepthook = _thread_failed
     # Each request beyond the threads would give a warning.
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)

@@ -83,6 +83,7 @@ SETUPS = {
     "early": "logging.getLogger('shop').warning('early')",
     "disabled": "logging.config.dictConfig({'version': 1})",
     "captured": "warnings.warn('no key')",
+    "thread": "threading.Thread(target=lambda: 1 / 0).start()",
     "time": "logging.Formatter.converter = time.localtime",
 }
 OWN = {
@@ -96,7 +97,7 @@ OWN = {
     "'stream': 'ext://flask.logging.wsgi_errors_stream'}}})",
 }
 APP = """
-import logging, logging.config, time, warnings
+import logging, logging.config, threading, time, warnings
 from flask import Flask
 from flask.logging import default_handler
 
