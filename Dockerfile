@@ -7,24 +7,30 @@ ARG BASE=scratch
 FROM ${BASE} AS packed
 ARG PROJECT=flask-introduction
 LABEL containerize.project=${PROJECT}
+# What to serve, as Flask says it; `flask` in the image reads it too.
+ARG APP=app
 # The cache of compiled modules stands apart, so that no module's own layer changes; the
 # columns that a traceback would underline stay out of it, which saves a megabyte.
-# The app is found wherever the process starts, and nothing else is found there.
-ENV PATH=/usr/local/bin:/usr/bin \
+# The app is found wherever the process starts, and nothing else is found there. What
+# serves it comes first: no module of the app's can take its place.
+ENV FLASK_APP=${APP} \
+    PATH=/usr/local/bin:/usr/bin \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONNODEBUGRANGES=1 \
-    PYTHONPATH=/srv \
+    PYTHONPATH=/usr/local/lib/served:/srv \
     PYTHONPYCACHEPREFIX=/pycache \
     PYTHONSAFEPATH=1 \
     PYTHONUNBUFFERED=1
 EXPOSE 8080
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=3s --start-period=30s --retries=3 \
-    CMD ["python3", "-I", "-S", "/srv/app/healthcheck.py"]
-ENTRYPOINT ["python3", "-m", "app"]
-# Debian packages, the wheels of requirements.txt, and what changes most, the app.
+    CMD ["python3", "-I", "-S", "/usr/local/lib/served/served/healthcheck.py"]
+ENTRYPOINT ["python3", "-m", "served"]
+# Debian packages, the wheels of requirements.txt, what serves the app, and what changes
+# most, the app.
 ADD build/rootfs.tar /
 ADD build/deps.tar /
+ADD build/service.tar /
 ADD build/app.tar /
 WORKDIR /srv
 

@@ -85,6 +85,8 @@ def _build_command(
     command += [] if cache else ["--no-cache"]
     if settings.base_image:
         command += ["--build-arg", f"BASE={settings.base_image}"]
+    if settings.app != Settings.app:
+        command += ["--build-arg", f"APP={settings.app}"]
     for name in names:
         command += ["--tag", name]
     return [*command, "."]

@@ -51,6 +51,7 @@ def inputs(settings: Settings) -> dict[str, str]:
     found |= {file.path: _state(file) for file in sources.app(settings).files}
     modules = (archive, canonical, ignore, layers, sources, tree)
     code = [Path(str(module.__file__)) for module in modules]
+    code += layers.service_files()
     hashes = "".join(map(tree.sha256, code)) + version("deflate")
     found["containerize"] = f"sha256:{hashlib.sha256(hashes.encode()).hexdigest()}"
     for name in ("image", "base_image", "python", "image_architecture"):

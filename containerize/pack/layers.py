@@ -1,9 +1,10 @@
-"""The three layers of an image, packed from checked inputs as canonical tars."""
+"""The layers of an image, packed from checked inputs as canonical tars."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
+import importlib.util
 import json
 import os
 import stat
@@ -27,6 +28,9 @@ USER = 65532
 
 APP = "srv"
 """The directory that holds the app's directory."""
+
+SERVICE = "usr/local/lib/served"
+"""The directory of the package that serves the app, where nothing else is found."""
 
 WHEEL_ERRORS = (OSError, KeyError, ValueError, zipfile.BadZipFile, InstallerError)
 
@@ -53,7 +57,7 @@ class Layer:
 
 
 def pack(settings: Settings) -> tuple[Layer, ...]:
-    """Pack rootfs.tar, deps.tar and app.tar into the build directory.
+    """Pack rootfs, deps, service and app.tar into the build directory.
 
     rootfs and deps are left as they are where they already come from these inputs.
     Raises Problem where a lock or an input is missing or wrong.
@@ -88,6 +92,7 @@ def pack(settings: Settings) -> tuple[Layer, ...]:
             lambda: dependencies(settings, unpack),
             (*fixed, *(wheel.sha256 for wheel in collected.wheels)),
         ),
+        _packed(settings, "service", locked.time, service),
         dataclasses.replace(
             _packed(settings, "app", locked.time, lambda: _application(app.files)),
             left_out=app.left_out,
@@ -233,6 +238,27 @@ def dependencies(settings: Settings, given: Iterable[tuple[str, Path]]) -> tree.
                     ) from None
                 owners.setdefault(inner, name)
     return result
+
+
+def service() -> tree.Tree:
+    """The package `served` of this installation, in a directory of its own."""
+    files = service_files()
+    made = tree.Tree()
+    for file in files:
+        path = f"{SERVICE}/{file.parent.name}/{file.name}"
+        made.add(path, tree.file(file.read_bytes()))
+    return made
+
+
+def service_files() -> list[Path]:
+    """The modules of the package that serves the app. Raises Problem without it."""
+    found = importlib.util.find_spec("served")
+    places = found and found.submodule_search_locations
+    if not places:
+        raise Problem(
+            "the package that serves the app is missing: install this tool anew"
+        )
+    return sorted(Path(places[0]).glob("*.py"))
 
 
 def application(settings: Settings) -> tree.Tree:

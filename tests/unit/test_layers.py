@@ -16,6 +16,7 @@ import pytest
 from containerize import settings
 from containerize.errors import Problem
 from containerize.pack import layers, sonames, tree
+from tests.conftest import ROOT
 
 TIME = 1_763_856_000
 
@@ -359,3 +360,16 @@ def test_the_canonical_form_is_fixed(project):
     layers.application(project).write(out, TIME)
     digest = hashlib.sha256(out.getvalue()).hexdigest()
     assert digest == "d02c71544f0a38763f7d334513c8b74d1c013207ebb778f953125f3b2f6d6dd3"
+
+
+def test_the_service_has_a_directory_of_its_own():
+    made = layers.service().entries
+    files = {path: entry for path, entry in made.items() if entry.kind != b"5"}
+    top = "usr/local/lib/served/served"
+    own = sorted((ROOT / "served").glob("*.py"))
+    assert sorted(files) == [f"{top}/{file.name}" for file in own]
+    assert (
+        files[f"{top}/healthcheck.py"].content
+        == (ROOT / "served" / "healthcheck.py").read_bytes()
+    )
+    assert {entry.mode for entry in files.values()} == {0o644}
