@@ -57,7 +57,17 @@ class Settings:
     engine: str = ""
     """`docker`, `podman`, or a path to one; whichever answers when empty."""
     app: str = "app"
-    """Directory that becomes the app layer."""
+    """What is served, as FLASK_APP says it, such as `shop:create_app`."""
+    requirements: str = "requirements.in"
+    """What asks for the app's requirements; with `pyproject.toml` it is installed."""
+    requirements_lock: str = "requirements.txt"
+    """The lock of them."""
+    dockerfile: str = "Dockerfile"
+    """What puts the packed layers together."""
+    include: tuple[str, ...] = ()
+    """Files to pack though .gitignore or our own rules name them, as patterns."""
+    exclude: tuple[str, ...] = ()
+    """Files to leave out of the image, as patterns of a .gitignore."""
     python: str = "3.13"
     """The image's Python, as X.Y."""
     interpreter: str = ""
@@ -123,6 +133,11 @@ class Settings:
                 f"set {PREFIX}CACHE to a directory"
             )
         return Path(home, ".cache", "containerize")
+
+    @property
+    def installed(self) -> bool:
+        """Whether the app is installed by the backend that its pyproject.toml names."""
+        return self.requirements == "pyproject.toml"
 
     @property
     def container_name(self) -> str:
@@ -282,7 +297,9 @@ def _check_command(name: str, command: str) -> None:
     try:
         words = shlex.split(command)
     except ValueError as error:
-        raise Problem(f"commands: {name}: {command!r} cannot be read: {error}") from None
+        raise Problem(
+            f"commands: {name}: {command!r} cannot be read: {error}"
+        ) from None
     if not words:
         raise Problem(f'commands: {name} is empty: say {name} = "python -m …"')
 

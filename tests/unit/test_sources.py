@@ -15,7 +15,7 @@ from containerize import build, settings, tasks
 from containerize.errors import Problem
 from containerize.image import record
 from containerize.image.canonical import ImageDigests
-from containerize.pack import layers, sources
+from containerize.pack import layers, selection, sources
 from containerize.verify import rebuild
 
 ROOT = settings.find_root(Path(__file__).parent)
@@ -59,7 +59,7 @@ def clone(root, target, *options):
 
 
 def app(root):
-    return sources.app(settings.load(root, {}))
+    return selection.app(settings.load(root, {}))
 
 
 def names(root):
@@ -420,7 +420,9 @@ def test_build_prints_what_is_left_out_in_one_line(tmp_path, capsys):
         references=("demo:latest",),
         archive=tmp_path,
         digests=ImageDigests("sha256:1", "sha256:2", (), ()),
-        packed=(layers.Layer("app", tmp_path, "", 0, left_out),),
+        packed=layers.Packed(
+            layers=(), locked=None, left_out=left_out, ignored=("a.mo",), notes=("x",)
+        ),
     )
     tasks.describe(built)
     line = "left out  app/.env, app/tests/, app/1, app/2, app/3, app/4 and 1 more"
@@ -437,7 +439,7 @@ def test_the_copy_that_verify_rebuilds_has_the_same_files(tmp_path):
     (root / "app/link").symlink_to("x.dat")
     (root / "app/new.dat").touch()
     for varied in (False, True):
-        rebuild._copy(root, tmp_path / f"copy {varied}", varied)
+        rebuild._copy(settings.load(root, {}), tmp_path / f"copy {varied}", varied)
         assert app(tmp_path / f"copy {varied}") == app(root)
 
 
@@ -446,9 +448,9 @@ def test_locale_does_not_change_names(tmp_path):
     put(tmp_path, {"app/naïve.py": "", ".gitignore": "nä*\n", "app/näh.py": ""})
     code = (
         "import pathlib, sys; from containerize import settings;"
-        "from containerize.pack import sources;"
+        "from containerize.pack import selection;"
         "print([f.path.encode('utf-8', 'surrogateescape') for f in"
-        " sources.app(settings.load(pathlib.Path(sys.argv[1]), {})).files])"
+        " selection.app(settings.load(pathlib.Path(sys.argv[1]), {})).files])"
     )
     for flags in ({"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, {}):
         out = subprocess.run(
