@@ -51,12 +51,13 @@ def inputs(settings: Settings) -> dict[str, str]:
     }
     found |= {file.path: _state(file) for file in selection.app(settings).files}
     served = "".join(map(tree.sha256, layers.service_files()))
-    found["served"] = f"sha256:{hashlib.sha256(served.encode()).hexdigest()}"
-    found["format"] = str(FORMAT)
+    found["package served"] = f"sha256:{hashlib.sha256(served.encode()).hexdigest()}"
+    found["containerize format"] = str(FORMAT)
     for name in (*("image", "app", "base_image", "python"), "image_architecture"):
-        found[name.replace("_", "-")] = str(getattr(settings, name))
-    found["interpreter"] = settings.interpreter_path
-    found["volumes"] = ", ".join(check_volume(text)[1] for text in settings.volumes)
+        found[f"setting {name.replace('_', '-')}"] = str(getattr(settings, name))
+    found["setting interpreter"] = settings.interpreter_path
+    volumes = [check_volume(text)[1] for text in settings.volumes]
+    found["setting volumes"] = ", ".join(volumes)
     return found
 
 
@@ -75,6 +76,7 @@ def _state(file: sources.File) -> str:
 def facts(digests: ImageDigests, sources: Mapping[str, str]) -> dict[str, Any]:
     """The digests of an image and the inputs they come from, ready for JSON."""
     return {
+        "format": FORMAT,
         "manifest": digests.manifest,
         "config": digests.config,
         "diff_ids": list(digests.diff_ids),

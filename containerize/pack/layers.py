@@ -344,13 +344,15 @@ def _add_volume(packed: tree.Tree, path: str) -> None:
         raise Problem(
             f"volume {path} is the system's or the app's own: use one like /data"
         )
+    known = packed.entries.get(name)
+    if known and known.kind != tarfile.DIRTYPE:
+        raise Problem(f"volume {path}: the app has that as a file, no directory")
     inner = packed.children(name)
-    if any(path.endswith(".py") for path in inner):
+    if any(each.endswith(".py") for each in inner):
         raise Problem(
             f"volume {path} would hide the code of the app: use a directory for data"
         )
-    if not inner:
-        packed.add(name, tree.DIRECTORY)
+    packed.add(name, tree.DIRECTORY)
     for each in (name, *inner):
         owned = dataclasses.replace(packed.entries[each], uid=USER, gid=USER)
         packed.replace(each, owned)

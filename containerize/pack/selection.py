@@ -59,9 +59,6 @@ FOR_TOOLS = (
     ".dockerignore",
 )
 
-_LARGE = 10_000_000
-"""Bytes from which node_modules is told."""
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class App:
@@ -157,9 +154,10 @@ class _Choice:
         """Whether a file is packed; if our rules leave it out, that is kept."""
         if self.excluded(path):
             return False
-        left = self._included(path)
+        bare, directory = path.rstrip(b"/"), path.endswith(b"/")
+        left = self._included(bare, directory)
         if left is None:
-            left = _left_out(self.rules, path)
+            left = _left_out(self.rules, bare, directory)
         if left:
             self._left.add(left)
         return not left

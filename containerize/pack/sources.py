@@ -84,7 +84,7 @@ def read(
     repository, and where neither git nor the file system knows which files are
     executable.
     """
-    unfit: list[str] = []
+    unfit: dict[bytes, str] = {}
     names = _in_checkout(root, unfit)
     from_git = names is not None
     if names is None:
@@ -95,12 +95,12 @@ def read(
     links: set[bytes] = set()
     for name in sorted(names, key=lambda name: name.path):
         path = name.path
-        if not takes(path):
+        if not takes(path + b"/" if name.kind == SUBMODULE else path):
             continue
         if links.intersection(parents(path)):
             continue  # tracked, and now behind a link: git takes it for deleted
         if name.kind == SUBMODULE:
-            unfit.append(
+            unfit[path] = (
                 f"{shown(path)} is a repository of its own (a submodule?): git lists "
                 "none of its files here: copy them in without their .git, or install "
                 "them as a wheel"
@@ -115,19 +115,22 @@ def read(
         _check_modes(root, files)
     return Found(
         files=tuple(files),
-        unfit=tuple(dict.fromkeys(unfit)),  # a conflict is listed for each side
+        unfit=tuple(line for path, line in sorted(unfit.items()) if takes(path)),
     )
 
 
 def ignored(root: Path) -> list[bytes]:
     """What the .gitignore files keep from git; whole directories end in a slash."""
     found: list[bytes] = []
-    if _in_checkout(root, []) is None:
+    if _in_checkout(root, {}) is None:
         list(_in_directory(root, found))
         return found
     ours = ("-oi", "--exclude-per-directory=.gitignore", "--directory", "-z")
     listed = git(root, "ls-files", *ours)
-    return listed.stdout.split(b"\0")[:-1] if listed else []
+    paths = listed.stdout.split(b"\0")[:-1] if listed else []
+    # A directory that has nothing else is listed too, and is not ignored itself.
+    inner = {parent for path in paths for parent in parents(path.rstrip(b"/"))}
+    return [path for path in paths if path.rstrip(b"/") not in inner]
 
 
 def git(root: Path, *arguments: str) -> subprocess.CompletedProcess[bytes] | None:
@@ -147,7 +150,7 @@ def git(root: Path, *arguments: str) -> subprocess.CompletedProcess[bytes] | Non
         return None
 
 
-def _file(root: Path, name: _Name, unfit: list[str]) -> File | None:
+def _file(root: Path, name: _Name, unfit: dict[bytes, str]) -> File | None:
     path = os.path.join(os.fsencode(root), name.path)
     text, label = _text(name.path), shown(name.path)
     try:
@@ -160,7 +163,9 @@ def _file(root: Path, name: _Name, unfit: list[str]) -> File | None:
         elif name.tracked:
             return None  # what was a file is a directory now
         else:
-            unfit.append(f"{label} is no file, directory or link: move it elsewhere")
+            unfit[name.path] = (
+                f"{label} is no file, directory or link: move it elsewhere"
+            )
             return None
     except (FileNotFoundError, NotADirectoryError):
         return None  # deleted: the working tree is what counts
@@ -169,7 +174,9 @@ def _file(root: Path, name: _Name, unfit: list[str]) -> File | None:
     if name.kind == LINK:
         return File(path=text, target=_text(content))
     if len(content) < 1024 and _LFS_POINTER.fullmatch(content):
-        unfit.append(f"{label} is a pointer of Git LFS: fetch the file (git lfs pull)")
+        unfit[name.path] = (
+            f"{label} is a pointer of Git LFS: fetch the file (git lfs pull)"
+        )
     if name.line_ends:
         content = content.replace(b"\r\n", b"\n")
     executable = bool(status.st_mode & stat.S_IXUSR)
@@ -181,7 +188,7 @@ def _file(root: Path, name: _Name, unfit: list[str]) -> File | None:
 # --- With git --------------------------------------------------------------------
 
 
-def _in_checkout(root: Path, unfit: list[str]) -> list[_Name] | None:
+def _in_checkout(root: Path, unfit: dict[bytes, str]) -> list[_Name] | None:
     """The names as git has them; None where `root` is in no checkout of git's."""
     if not _repository(root):
         return None
@@ -233,7 +240,7 @@ def _config(root: Path) -> dict[str, bool]:
 
 
 def _listed(
-    record: bytes, config: dict[str, bool], root: Path, unfit: list[str]
+    record: bytes, config: dict[str, bool], root: Path, unfit: dict[bytes, str]
 ) -> _Name | None:
     """One record of ls-files: `TAG [MODE ID STAGE<tab>]i/… w/… attr/…<tab>PATH`."""
     tag, rest = record[:1].decode(), record[2:]
@@ -243,12 +250,12 @@ def _listed(
         entry, ends, path = rest.split(b"\t", 2)
         mode = entry[:6].decode()
     if tag == "M":
-        unfit.append(
+        unfit[path] = (
             f"{shown(path)} has a merge conflict: resolve it, then `git add` it"
         )
         return None
     if tag == "S" and not os.path.lexists(os.path.join(os.fsencode(root), path)):
-        unfit.append(
+        unfit[path] = (
             f"{shown(path)} is not in this sparse checkout: "
             "`git sparse-checkout disable` brings it"
         )
