@@ -58,7 +58,17 @@ class Settings:
     engine: str = ""
     """`docker`, `podman`, or a path to one; whichever answers when empty."""
     app: str = "app"
-    """Directory that becomes the app layer."""
+    """What is served, as FLASK_APP says it, such as `shop:create_app`."""
+    requirements: str = "requirements.in"
+    """What asks for the app's requirements; with `pyproject.toml` it is installed."""
+    requirements_lock: str = "requirements.txt"
+    """The lock of them."""
+    dockerfile: str = "Dockerfile"
+    """What puts the packed layers together."""
+    include: tuple[str, ...] = ()
+    """Files to pack though .gitignore or our own rules name them, as patterns."""
+    exclude: tuple[str, ...] = ()
+    """Files to leave out of the image, as patterns of a .gitignore."""
     python: str = "3.13"
     """The image's Python, as X.Y."""
     interpreter: str = ""
@@ -124,6 +134,11 @@ class Settings:
                 f"set {PREFIX}CACHE to a directory"
             )
         return Path(home, ".cache", "containerize")
+
+    @property
+    def installed(self) -> bool:
+        """Whether the app is installed by the backend that its pyproject.toml names."""
+        return self.requirements == "pyproject.toml"
 
     @property
     def container_name(self) -> str:
