@@ -58,7 +58,17 @@ class Settings:
     engine: str = ""
     """`docker`, `podman`, or a path to one; whichever answers when empty."""
     app: str = "app"
-    """Directory that becomes the app layer."""
+    """What is served, as FLASK_APP says it, such as `shop:create_app`."""
+    requirements: str = "requirements.in"
+    """What asks for the app's requirements; with `pyproject.toml` it is installed."""
+    requirements_lock: str = ""
+    """Their lock; requirements.txt when empty, or .lock where that is what asks."""
+    dockerfile: str = "Dockerfile"
+    """What puts the packed layers together."""
+    include: tuple[str, ...] = ()
+    """Files to pack though .gitignore or our own rules name them, as patterns."""
+    exclude: tuple[str, ...] = ()
+    """Files to leave out of the image, as patterns of a .gitignore."""
     python: str = "3.13"
     """The image's Python, as X.Y."""
     interpreter: str = ""
@@ -126,6 +136,11 @@ class Settings:
         return Path(home, ".cache", "containerize")
 
     @property
+    def installed(self) -> bool:
+        """Whether the app is installed by the backend that its pyproject.toml names."""
+        return self.requirements == "pyproject.toml"
+
+    @property
     def container_name(self) -> str:
         return self.container or self.image
 
@@ -148,6 +163,18 @@ class Settings:
     @property
     def debian_image_name(self) -> str:
         return self.debian_image or f"debian:{self.suite}-slim"
+
+    @property
+    def requirements_lock_name(self) -> str:
+        """The lock of the app's requirements, from the repository's top."""
+        own = self.requirements == "requirements.txt"
+        default = "requirements.lock" if own else "requirements.txt"
+        return self.requirements_lock or default
+
+    @property
+    def installs_project(self) -> bool:
+        """Whether the app is the [project] of pyproject.toml, which is installed."""
+        return self.requirements == "pyproject.toml"
 
     @property
     def label(self) -> str:
@@ -336,6 +363,18 @@ def _check(settings: Settings) -> None:
         raise Problem(f"python {settings.python!r} is no version: use one like 3.13")
     if not re.fullmatch(r"2\.[0-9]+", settings.glibc):
         raise Problem(f"glibc {settings.glibc!r} is no version: use one like 2.41")
+    for name in ("requirements", "requirements_lock"):
+        path = Path(getattr(settings, name))
+        if path.is_absolute() or ".." in path.parts:
+            raise Problem(
+                f"{name.replace('_', '-')} {str(path)!r} is not below the repository's "
+                "top: name a file there"
+            )
+    if Path(settings.requirements) == Path(settings.requirements_lock_name):
+        raise Problem(
+            f"requirements and requirements-lock both name {settings.requirements}, "
+            "and the lock is written anew: give it another name"
+        )
     if settings.architecture not in ("", *ARCHITECTURES.values()):
         raise Problem(
             f"architecture {settings.architecture!r} is unknown: use amd64 or arm64"

@@ -320,10 +320,15 @@ def describe(built: Image) -> None:
         f"{megabytes(sum(layer.compressed_size for layer in layers))}"
     )
     say(f"archive   {built.archive}")
-    left_out = [name for layer in built.packed for name in layer.left_out]
-    if left_out:
-        more = f" and {len(left_out) - 6} more" if left_out[6:] else ""
-        say(f"left out  {', '.join(left_out[:6])}{more}")
+    packed = built.packed
+    for word, names in (("left out", packed.left_out), ("ignored", packed.ignored)):
+        if names:
+            more = f" and {len(names) - 12} more" if names[12:] else ""
+            say(f"{word:9} {', '.join(names[:12])}{more}")
+    if packed.ignored:
+        say("          .gitignore names these: the setting include packs what you need")
+    for note in packed.notes:
+        say(f"note      {note}")
     for warning in built.digests.warnings:
         say(f"warning   {warning}")
 

@@ -20,7 +20,7 @@ from flask.testing import FlaskClient
 from werkzeug.http import http_date
 from werkzeug.test import TestResponse
 
-from app import validators
+from served import validators
 
 OLD, NEW, LONGER = b"p { color: red }", b"p { color: tan }", b"p { color: orange }"
 PACKED = validators.IMAGE_TIME

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,13 +15,6 @@ from tests.service.cases import ANSWERED, NEXT, REFUSED, SECTIONS
 from tests.service.raw import Process, Response
 
 
-def port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        found: int = probe.getsockname()[1]
-        return found
-
-
 @pytest.fixture(scope="module", params=["bare", "validated"])
 def service(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
@@ -30,7 +22,7 @@ def service(
     """The tests' routes; once under the standard library's checks of PEP 3333."""
     given = {"VALIDATED": "1"} if request.param == "validated" else {}
     directory = tmp_path_factory.mktemp(request.param)
-    with raw.running(directory, port(), APP_REQUEST_TIMEOUT="2", **given) as started:
+    with raw.running(directory, SERVED_REQUEST_TIMEOUT="2", **given) as started:
         yield started
         assert started.stop() == 0
         assert "AssertionError" not in started.err.read_text()
@@ -40,6 +32,9 @@ def service(
 def test_refused_and_closed(service: Process, status: int, data: bytes) -> None:
     (response,) = service.send(data + NEXT)
     assert response.status == status
+    assert response.get("content-type") == "text/plain; charset=utf-8"
+    assert response.body.startswith(f"{status} ".encode())
+    assert len(response.body) < 100
 
 
 @pytest.mark.parametrize(("data", "wanted"), ANSWERED)

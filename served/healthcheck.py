@@ -24,7 +24,7 @@ def check(host: str, port: int) -> str:
     except ConnectionRefusedError:
         return "" if draining(port) else "nothing listens"
     server.send(
-        b"GET /health/live HTTP/1.1\r\nHost: health\r\nConnection: close\r\n\r\n"
+        b"GET /health/started HTTP/1.1\r\nHost: health\r\nConnection: close\r\n\r\n"
     )
     answer = b""
     while len(answer) < 12 and (left := end - monotonic()) > 0:
@@ -42,24 +42,33 @@ def draining(port: int) -> bool:
     """Whether the service has closed its listener to finish what it works on."""
     marker = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM)
     try:
-        marker.connect(f"\0app-draining-{port}")
+        marker.connect(f"\0served-draining-{port}")
     except OSError:
         return False
     return True
 
 
 def setting(name: bytes, default: str) -> str:
-    return posix.environ.get(name, default.encode()).decode()
+    """A setting, as `served.settings` reads it: a service link is none."""
+    text = posix.environ.get(name, b"").decode("latin-1")
+    return default if not text or "://" in text else text
 
 
-host = setting(b"APP_HOST", "")
-if host in ("", "0.0.0.0"):  # noqa: S104
-    host = "127.0.0.1"
-elif host == "::":
-    host = "::1"
+def main() -> str:
+    """What is wrong, in one line, or nothing."""
+    host = setting(b"SERVED_HOST", "0.0.0.0")  # noqa: S104
+    # `::` serves both families, and not every container has an address of IPv6.
+    if host in ("0.0.0.0", "::"):  # noqa: S104
+        host = "127.0.0.1"
+    port = setting(b"SERVED_PORT", "8080")
+    if not port.isdecimal():
+        return f"SERVED_PORT is no number: {port!r}"
+    return check(host, int(port))
+
+
 try:
-    wrong = check(host, int(setting(b"APP_PORT", "8080")))
-except OSError as error:
+    wrong = main()
+except Exception as error:  # whatever it is, a line says more than a traceback
     wrong = str(error) or type(error).__name__
 if wrong:
     print(wrong)

@@ -1,4 +1,4 @@
-"""The service's settings: `APP_*` variables, typed and checked before it starts."""
+"""The service's settings: `SERVED_*` variables, typed and checked before it starts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-PREFIX = "APP_"
+PREFIX = "SERVED_"
+
+_LINK = re.compile(r"(?:tcp|udp|sctp)://.*")
+_LINKED = re.compile(
+    r"SERVICE_HOST|SERVICE_PORT(_.*)?|PORT(_[0-9]+_(TCP|UDP|SCTP)(_.*)?)?|NAME|ENV_.*"
+)
 
 
 class SettingsError(ValueError):
@@ -56,6 +61,15 @@ def _matching(pattern: str, wanted: str) -> Kind:
     return Kind(wanted, parse)
 
 
+def _network(text: str) -> Any:
+    network = ipaddress.ip_network(text)
+    if isinstance(network, ipaddress.IPv6Network):
+        mapped = network.network_address.ipv4_mapped
+        if mapped and network.prefixlen >= 96:
+            return ipaddress.ip_network((mapped, network.prefixlen - 96))
+    return network
+
+
 def _listed(wanted: str, parse: Callable[[str], Any]) -> Kind:
     return Kind(
         f"{wanted}, separated by commas",
@@ -72,9 +86,6 @@ def _address() -> Kind:
     return Kind("an IP address without a zone", parse)
 
 
-_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # noqa: S105, the HTTP grammar's token
-TOKEN = _matching(_TOKEN, "a name")
-ORIGIN = _matching(r"\*|null|[a-z][a-z0-9+.-]*://[^\s/,;]+", "an origin")
 SECONDS = _number(0.1, 86400, float)
 SIZE = Kind("a size in bytes, such as 65536, 64k or 1m", _size)
 FLAG = Kind("true or false", {"true": True, "false": False}.__getitem__)
@@ -88,17 +99,12 @@ def _setting(default: str, kind: Kind, text: str) -> Any:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-    """The settings; a field `name` is the variable `APP_NAME`."""
+    """The settings; a field `name` is the variable `SERVED_NAME`."""
 
-    factory: str = _setting(
-        "app:create_app",
-        _matching(r"[\w.]+:\w+", "MODULE:FUNCTION"),
-        "function that makes the Flask application",
-    )
     host: str = _setting(
         "0.0.0.0",  # noqa: S104
         _address(),
-        "address to listen on",
+        "address to listen on; :: is both families",
     )
     port: int = _setting("8080", _number(1, 65535), "TCP port to listen on")
     threads: int = _setting("4", _number(1, 256), "requests worked on at once")
@@ -135,31 +141,17 @@ class Settings:
     )
     trusted_proxies: tuple[Any, ...] = _setting(
         "",
-        _listed("IP addresses or networks", ipaddress.ip_network),
+        _listed("IP addresses or networks", _network),
         "proxies whose X-Forwarded-* headers are believed",
     )
     proxy_hops: int = _setting(
         "1", _number(1, 16), "proxies in a row that add to X-Forwarded-For"
     )
-    cors_origins: tuple[str, ...] = _setting(
-        "*",
-        _listed("* or origins like https://example.org", ORIGIN.parse),
-        "origins whose pages may read responses; none when empty",
-    )
-    cors_methods: tuple[str, ...] = _setting(
-        "GET, HEAD, OPTIONS, POST, PUT",
-        _listed("methods", TOKEN.parse),
-        "methods that those pages may use",
-    )
-    cors_headers: tuple[str, ...] = _setting(
+    ready_path: str = _setting(
         "",
-        _listed("header names", TOKEN.parse),
-        "request headers that those pages may set",
-    )
-    cors_max_age: int = _setting(
-        "0",
-        _number(0, 86400),
-        "seconds that a browser may remember a preflight; its own default when 0",
+        _matching(r"(/[!-~]*)?", "a path like /ready"),
+        "the app's own route that says with a 2xx whether it is ready; not asked "
+        "when empty",
     )
     log_format: str = _setting(
         "plain", _choice("plain", "json"), "form of the log's lines"
@@ -194,7 +186,7 @@ def load(environ: Mapping[str, str]) -> Settings:
     for field in dataclasses.fields(Settings):
         variable = PREFIX + field.name.upper()
         text = environ.get(variable)
-        if text is None:
+        if text is None or _LINK.fullmatch(text):
             continue
         kind: Kind = field.metadata["kind"]
         try:
@@ -205,17 +197,19 @@ def load(environ: Mapping[str, str]) -> Settings:
             ) from None
     settings = Settings(**values)
     if settings.drain_delay >= settings.grace_period:
-        raise SettingsError("APP_DRAIN_DELAY must be less than APP_GRACE_PERIOD")
+        raise SettingsError(
+            f"{PREFIX}DRAIN_DELAY must be less than {PREFIX}GRACE_PERIOD"
+        )
     return settings
 
 
 def usage() -> str:
-    """The text of `python -m app --help`."""
+    """The text of `python -m served --help`."""
     lines = [
-        "usage: python -m app",
+        "usage: python -m served",
         "",
-        "Serves the application until SIGTERM or SIGINT, then drains. Its settings are",
-        "environment variables:",
+        "Serves the application that FLASK_APP names, or that of wsgi.py or app.py,",
+        "until SIGTERM or SIGINT, then drains. Its settings are environment variables:",
     ]
     for row in rows():
         lines += ["", f"  {row.variable}={row.default}"]
@@ -228,17 +222,28 @@ def usage() -> str:
     return "\n".join(lines)
 
 
-def unknown(environ: Mapping[str, str]) -> Iterator[str]:
+def notes(environ: Mapping[str, str]) -> Iterator[str]:
     """A line for each variable that looks like a setting and is none."""
     known = [field.name.upper() for field in dataclasses.fields(Settings)]
-    given = sorted(name for name in environ if name.startswith(PREFIX))
-    for name in (variable.removeprefix(PREFIX) for variable in given):
-        if name in known:
+    given = {
+        name.removeprefix(PREFIX): text
+        for name, text in sorted(environ.items())
+        if name.startswith(PREFIX)
+    }
+    linked = any(_LINK.fullmatch(text) for text in given.values())
+    for name, text in given.items():
+        if _LINK.fullmatch(text) and name in known:
+            yield (
+                f"{PREFIX}{name}={text} is a link to a service called "
+                f"{PREFIX[:-1].lower()}, not a setting: ignored (Kubernetes leaves it "
+                "out with enableServiceLinks: false)"
+            )
+        if name in known or (linked and _LINKED.fullmatch(name)):
             continue
         import difflib  # rarely needed
 
         near = difflib.get_close_matches(name, known, 1)
-        hint = "python -m app --help lists them"
+        hint = "python -m served --help lists them"
         if near:
             hint = f"did you mean {PREFIX}{near[0]}?"
         yield f"{PREFIX}{name} is no setting: {hint}"

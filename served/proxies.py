@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from app.settings import Settings
+from served.logs import events
+from served.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -34,6 +35,7 @@ class Proxies:
 
     def __init__(self, application: WSGIApplication, settings: Settings) -> None:
         self._application = application
+        self._said = False
         hops = settings.proxy_hops
         self._behind_proxy = ProxyFix(
             application, x_for=hops, x_proto=hops, x_host=hops, x_port=hops
@@ -52,5 +54,12 @@ class Proxies:
         if self._trusted(environ["REMOTE_ADDR"]):
             return self._behind_proxy(environ, start_response)
         for name in _CLAIMS:
-            environ.pop(name, None)
+            if environ.pop(name, None) is not None and not self._said:
+                self._said = True
+                events.warning(
+                    "%s of %s was removed, and all such headers are, unless "
+                    "SERVED_TRUSTED_PROXIES names the proxy",
+                    name.removeprefix("HTTP_").replace("_", "-").title(),
+                    environ["REMOTE_ADDR"],
+                )
         return self._application(environ, start_response)
