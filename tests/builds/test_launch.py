@@ -25,21 +25,25 @@ SECRET = "hunter2 'quoted' \"twice\" $HOME #"
 
 
 @pytest.fixture
-def own(project, using):
-    """Settings under whose container name a test starts what it likes."""
+def volume(using):
+    """The name of a volume that goes after the test."""
+    name = f"containerize-test-{secrets.token_hex(4)}"
+    yield name
+    using.run("volume", "rm", name, check=False)
+    assert name not in using.run("volume", "ls", "--quiet").stdout
+
+
+@pytest.fixture
+def own(project, using, volume):
+    """Settings under whose container name a test starts what it likes.
+
+    Its containers go before the volume that they may use.
+    """
     name = f"{project.image}-own-{secrets.token_hex(2)}"
     yield dataclasses.replace(project, container=name)
     for each in container._listed(project, using, f"name={name}"):
         print(f"log of {each}:\n{container.log_tail(using, each)}")
         container.discard(using, each)
-
-
-@pytest.fixture
-def volume(using):
-    """The name of a volume that goes after the test."""
-    name = f"containerize-test-{secrets.token_hex(4)}"
-    yield name
-    using.run("volume", "rm", "--force", name, check=False)
 
 
 def up(settings, using, built, **options):
