@@ -62,7 +62,7 @@ def smoke(session: nox.Session) -> None:
 
 @nox.session
 def service(session: nox.Session) -> None:
-    """Try to break live containers: stops, health, limits, proxies, CORS, logs."""
+    """Try to break live containers: stops, health, limits, proxies, logs."""
     session.run("pytest", "tests/service", *session.posargs)
 
 
