@@ -1,5 +1,6 @@
 """The layers: from packages, wheels and the app's files to trees."""
 
+import dataclasses
 import hashlib
 import io
 import os
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from containerize import layers, settings
+from containerize import image, layers, settings
 from containerize.errors import Problem
 from tests.conftest import ROOT
 
@@ -256,7 +257,7 @@ def test_a_pipe_in_the_app_is_named(project):
 
 PACK = """
 import hashlib, io, os, pathlib, sys
-from containerize import layers, settings
+from containerize import image, layers, settings
 os.umask(int(sys.argv[2], 8))
 loaded = settings.load(pathlib.Path(sys.argv[1]), {})
 wheels = [(p.name, p) for p in sorted(loaded.root.glob("*.whl"))]
@@ -332,3 +333,13 @@ def test_the_service_has_a_directory_of_its_own():
         == (ROOT / "served" / "healthcheck.py").read_bytes()
     )
     assert {entry.mode for entry in files.values()} == {0o644}
+
+
+def test_what_is_packed_is_what_is_served(project):
+    """B07: with another setting `app` the image looked for `app` all the same."""
+    for name, argument in (("app", []), ("web", ["--build-arg", "APP=web"])):
+        named = dataclasses.replace(project, app=name)
+        build, *_ = image.commands(named, ["x:y"], kind="docker")
+        given = [part for part in build if part.startswith("APP=")]
+        assert given == argument[1:]
+    assert "ENV FLASK_APP=${APP}" in (ROOT / "Dockerfile").read_text()
