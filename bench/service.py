@@ -50,6 +50,13 @@ SERVERS = {
     "gunicorn gthread, no access log": f"{_GUNICORN} app:create_app()",
     "granian, no access log": f"{_GRANIAN} app:create_app",
 }
+# The image's own check asks what only our service has.
+_CHECK = "CMD " + json.dumps(
+    [
+        *("python3", "-c"),
+        f"import urllib.request; urllib.request.urlopen('http://127.0.0.1:{PORT}/')",
+    ]
+)
 LOGGED = list(SERVERS)[:3]
 """Those that write a line a request."""
 LOADS = (10, 100)
@@ -101,7 +108,9 @@ def build(ours: Settings, using: Engine, scratch: Path) -> None:
         using.stream(*building.commands(ours, names, kind=using.kind)[0], cwd=context)
         for number, command in enumerate(SERVERS.values()):
             entrypoint = json.dumps(command.split())
-            dockerfile = f"FROM {names[0]}\nENTRYPOINT {entrypoint}\n"
+            dockerfile = (
+                f"FROM {names[0]}\nENTRYPOINT {entrypoint}\nHEALTHCHECK {_CHECK}\n"
+            )
             (context / "Dockerfile").write_text(dockerfile, "utf-8")
             using.stream(
                 *building.commands(ours, [_tag(number)], kind=using.kind)[0],

@@ -31,9 +31,10 @@ class Health:
         self._started = False
         self._complaint = ""
 
-    def asks(self, path: str) -> bool:
+    def asks(self, path: str, draining: bool) -> bool:
         """Whether the answer at `path` takes code of the application's."""
-        return bool(self.ready_path) and not self._lives(path)
+        known = self._lives(path) or (draining and path == READY)
+        return bool(self.ready_path) and not known
 
     def answer(self, path: str, draining: bool) -> tuple[HTTPStatus, str]:
         """The status at `path`, and its word."""

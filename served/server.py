@@ -304,7 +304,7 @@ class Server(TcpWSGIServer):
         request = task.requests[0]
         if not self.answers(request):
             super().add_task(task)
-        elif self.health.asks(request.path):
+        elif self.health.asks(request.path, self.draining):
             self._asking.add_task(task)
         else:
             self._prompt.append(task)
@@ -358,10 +358,12 @@ class Server(TcpWSGIServer):
         for number in busy:
             poll.register(number, select.POLLRDHUP)
         for number, happened in poll.poll(0):
-            if happened & (select.POLLHUP | select.POLLERR):
-                busy[number].handle_close()
-            else:
-                busy[number].left = True
+            channel = busy[number]
+            channel.left = True
+            reset = happened & (select.POLLHUP | select.POLLERR)
+            # One that asked for our health does so anew: it would only pile up.
+            if reset or any(map(self.answers, channel.requests[:1])):
+                channel.handle_close()
         gone = sum(not c.connected or c.abandoned() for c in list(self.working))
         threads = self.settings.threads + min(gone, SPARE)
         if threads != self._threads:
@@ -370,7 +372,7 @@ class Server(TcpWSGIServer):
             self._threads = threads
 
     def _busy(self) -> list[Channel]:
-        return [c for c in self.active_channels.values() if c.requests]
+        return [c for c in list(self.active_channels.values()) if c.requests]
 
     def run(self) -> int:
         """Serve until `stopping`; returns how many requests could not be finished."""

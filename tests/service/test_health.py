@@ -91,7 +91,7 @@ def test_ready_once_then_live(serve, connect):
     until(lambda: ask(connect(running), "GET", "/health/live")[0] == 200)
     status, output = checked(running)
     assert status != "healthy"
-    assert output == "the answer is 'HTTP/1.1 503'\n"
+    assert output.strip() == "the answer is 'HTTP/1.1 503'"
     post(connect(running), "/answer/ok")
     assert checked(running)[0] == "healthy"
     post(connect(running), "/answer/fail")

@@ -390,6 +390,8 @@ from containerize.pack import layers
 from containerize import settings
 from containerize.pack import sonames
 from containerize.pack import tree
+from containerize.pack import layers
+from containerize import settings
 os.umask(int(sys.argv[2], 8))
 loaded = settings.load(pathlib.Path(sys.argv[1]), {})
 wheels = [(p.name, p) for p in sorted(loaded.root.glob("*.whl"))]
@@ -465,3 +467,13 @@ def test_the_service_has_a_directory_of_its_own():
         == (ROOT / "served" / "healthcheck.py").read_bytes()
     )
     assert {entry.mode for entry in files.values()} == {0o644}
+
+
+def test_what_is_packed_is_what_is_served(project):
+    """B07: with another setting `app` the image looked for `app` all the same."""
+    for name, argument in (("app", []), ("web", ["--build-arg", "APP=web"])):
+        named = dataclasses.replace(project, app=name)
+        build, *_ = image.commands(named, ["x:y"], kind="docker")
+        given = [part for part in build if part.startswith("APP=")]
+        assert given == argument[1:]
+    assert "ENV FLASK_APP=${APP}" in (ROOT / "Dockerfile").read_text()

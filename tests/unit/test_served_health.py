@@ -117,6 +117,23 @@ def test_the_check_asks_readiness_until_it_was_once(asked: Process) -> None:
     assert said[-2:] == ["ready", "not ready: GET /up is 503 SERVICE UNAVAILABLE"]
 
 
+def test_a_readiness_that_hangs_piles_nothing_up(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(APP)
+    with raw.running(tmp_path, tmp_path, SERVED_READY_PATH="/wait") as service:
+        opened = Path(f"/proc/{service.process.pid}/fd")
+        before = len(list(opened.iterdir()))
+        for _ in range(8):
+            with service.connect() as connection:
+                connection.sendall(b"GET /health/ready HTTP/1.1\r\nHost: a\r\n\r\n")
+                time.sleep(0.1)
+        deadline = time.monotonic() + 5
+        while len(list(opened.iterdir())) > before:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert ask(service, "/health/live")[0] == 200
+        assert service.stop() == 0
+
+
 def test_a_busy_service_is_healthy(tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(APP)
     with raw.running(tmp_path, tmp_path, SERVED_READY_PATH="/up") as service:
