@@ -246,7 +246,8 @@ def describe(built: Image) -> None:
     if left_out:
         more = f" and {len(left_out) - 6} more" if left_out[6:] else ""
         say(f"left out  {', '.join(left_out[:6])}{more}")
-    for warning in built.digests.warnings:
+    of_layers = [line for layer in built.packed for line in layer.warnings]
+    for warning in (*of_layers, *built.digests.warnings):
         say(f"warning   {warning}")
 
 

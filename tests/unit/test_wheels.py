@@ -49,9 +49,18 @@ def ours(top, given_wheels):
     found = {}
     for path, entry in made.entries.items():
         if entry.kind == b"0":
-            inner = path.removeprefix(f"{SITE}/").replace("usr/local/", "")
-            found[inner] = (entry.content, bool(entry.mode & 0o100))
+            found[placed(path, SITE, "usr/local/")] = (
+                entry.content,
+                bool(entry.mode & 0o100),
+            )
     return found
+
+
+def placed(path, site, prefix):
+    """The path with the same name for site-packages and the prefix in both."""
+    if path.startswith(f"{site}/"):
+        return path.replace(site, "SITE", 1)
+    return path.removeprefix(prefix)
 
 
 def pips(top, given_wheels):
@@ -70,16 +79,12 @@ def pips(top, given_wheels):
     found = {}
     for path in root.rglob("*"):
         if path.is_file():
-            inner = path.relative_to(root).as_posix()
-            site = (
-                f"lib/python{sys.version_info[0]}.{sys.version_info[1]}/site-packages/"
+            version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
+            inner = placed(
+                path.relative_to(root).as_posix(), f"lib/{version}/site-packages", ""
             )
-            inner = inner.removeprefix(site).replace(site.replace("lib/", ""), "")
             # pip puts headers into a directory named for its own interpreter.
-            inner = inner.replace(
-                f"include/site/python{sys.version_info[0]}.{sys.version_info[1]}/",
-                "include/",
-            )
+            inner = inner.replace(f"include/site/{version}/", "include/")
             executable = bool(path.stat().st_mode & stat.S_IXUSR)
             found[inner] = (path.read_bytes(), executable)
     return found
@@ -146,7 +151,7 @@ def test_an_equal_file_is_executable_if_one_of_them_is(tmp_path, order):
         wheel(tmp_path, "one", [("run", "", 0o100644)]),
         wheel(tmp_path, "two", [("run", "", 0o100755)]),
     ]
-    assert ours(tmp_path, made[::order])["run"] == (b"", True)
+    assert ours(tmp_path, made[::order])["SITE/run"] == (b"", True)
 
 
 def test_entry_points_that_differ_name_both_wheels(tmp_path):
@@ -162,8 +167,8 @@ def test_entry_points_that_differ_name_both_wheels(tmp_path):
 def test_an_installer_that_the_wheel_names_is_replaced_and_recorded_once(tmp_path):
     inside = "demo-1.dist-info/INSTALLER"
     found = ours(tmp_path, [wheel(tmp_path, "demo", [(inside, "flit\n", 0)])])
-    assert found[inside][0] == b"containerize\n"
-    assert found["demo-1.dist-info/RECORD"][0].count(b"INSTALLER") == 1
+    assert found[f"SITE/{inside}"][0] == b"containerize\n"
+    assert found["SITE/demo-1.dist-info/RECORD"][0].count(b"INSTALLER") == 1
 
 
 @pytest.mark.parametrize(
