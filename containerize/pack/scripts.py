@@ -64,6 +64,11 @@ _HARMLESS = re.compile(
 )
 """Commands that only look, take away, or serve a running system."""
 
+_NO_DIVERSION = re.compile(
+    r"--remove|--truename|--list|--listpackage|.*\.usr-is-merged"
+)
+"""Words of dpkg-divert where it only asks, or guards the move to the merged /usr."""
+
 _QUIET_OPTIONS = (
     "--remove",
     "--remove-all",
@@ -130,6 +135,10 @@ class Scripts:
                 self._groups.setdefault(next(iter(found.paths)), []).append(found)
             else:
                 unmade["links of alternatives, in a way that is not understood"] = None
+        elif name == "dpkg-divert" and any(
+            _NO_DIVERSION.fullmatch(word or "") for word in call.words
+        ):
+            return
         elif name in _MISSING:
             unmade[f"{_MISSING[name]} ({name})"] = None
         elif not _HARMLESS.fullmatch(name):
@@ -138,17 +147,21 @@ class Scripts:
     def link(self, root: tree.Tree) -> None:
         """Make the links of each group's best choice, as update-alternatives does.
 
-        The highest priority wins, and of equal ones the path that sorts first.
+        The highest priority wins; of equal ones that which was there first.
         """
-        for name, choices in sorted(self._groups.items()):
-            there = [choice for choice in choices if root.real(choice.paths[name][1])]
-            if not there:
-                if not choices[0].paths[name][1].startswith(self._left_out):
-                    path = choices[0].paths[name][1]
+        for name, given in sorted(self._groups.items()):
+            known: dict[str, Choice] = {}
+            best = ""
+            for choice in given:
+                path = choice.paths[name][1]
+                if root.real(path):
+                    known[path] = choice
+                    best = min(known, key=lambda p: (-known[p].priority, p != best, p))
+                elif not path.startswith(self._left_out):
                     root.warnings.append(f"the alternative {name} has no file {path}")
+            if not best:
                 continue
-            best = min(there, key=lambda c: (-c.priority, c.paths[name][1]))
-            for inner, (link, path) in best.paths.items():
+            for inner, (link, path) in known[best].paths.items():
                 if root.real(path):
                     _link(root, f"/etc/alternatives/{inner}", path)
                     _link(root, link, f"/etc/alternatives/{inner}")
