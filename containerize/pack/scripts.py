@@ -51,6 +51,16 @@ _MISSING = {
 }
 """By command: what is missing in an image where nobody has run it."""
 
+_NEEDED = {
+    "fc-cache": "/share/fonts/",
+    "gdk-pixbuf-query-loaders": "/loaders/libpixbufloader",
+    "gio-querymodules": "/gio/modules/lib",
+    "glib-compile-schemas": ".gschema.xml",
+    "gtk-update-icon-cache": "/share/icons/",
+    "gtk-query-immodules-3.0": "/immodules/im-",
+}
+"""By command: what is in a path of its input, without which it makes nothing."""
+
 _HARMLESS = re.compile(
     r"[.:\[]|alias|awk|basename|break|cat|cd|chgrp|chmod|chown|cmp|command|continue|"
     r"cut|deb-systemd-helper|deb-systemd-invoke|debconf-show|diff|dirname|dpkg|"
@@ -112,9 +122,11 @@ class Scripts:
             try:
                 for given in arguments[: None if interests else 1]:
                     for call in shell.calls(files[file], given, root, package):
-                        self._judge(call, unmade, unknown)
+                        self._judge(call, root, unmade, unknown)
             except shell.Unclear as problem:
                 unmade[f"what nobody can tell ({problem})"] = None
+            if unmade:  # which writes the files
+                unknown.pop("writing to files", None)
             if unknown:
                 unmade[f"what it does by {', '.join(unknown)}"] = None
             if unmade:
@@ -124,7 +136,11 @@ class Scripts:
                 )
 
     def _judge(
-        self, call: shell.Call, unmade: dict[str, None], unknown: dict[str, None]
+        self,
+        call: shell.Call,
+        root: tree.Tree,
+        unmade: dict[str, None],
+        unknown: dict[str, None],
     ) -> None:
         name = (call.words[0] or "a command with a variable name").rpartition("/")[2]
         if name == "update-alternatives":
@@ -140,7 +156,8 @@ class Scripts:
         ):
             return
         elif name in _MISSING:
-            unmade[f"{_MISSING[name]} ({name})"] = None
+            if any(_NEEDED.get(name, "") in path for path in root.entries):
+                unmade[f"{_MISSING[name]} ({name})"] = None
         elif not _HARMLESS.fullmatch(name):
             unknown["writing to files" if name == ">" else name] = None
 
