@@ -157,7 +157,9 @@ def test_libraries_that_are_alternatives_are_linked_and_found(tmp_path):
     assert root.entries[f"etc/alternatives/{name}-here"].target == (
         f"/{top}/fast/{name}"
     )
-    assert [lib.path for lib in sonames.libraries(root)] == [f"/{top}/{name}"]
+    libraries = sonames.libraries(root)
+    assert [lib.path for lib in libraries] == [f"/{top}/{name}"]
+    assert root.entries["etc/ld.so.cache"].content == sonames.cache(libraries)
 
 
 def test_what_scripts_would_make_is_told(tmp_path):
