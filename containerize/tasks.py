@@ -329,7 +329,8 @@ def describe(built: Image) -> None:
         say("          .gitignore names these: the setting include packs what you need")
     for note in packed.notes:
         say(f"note      {note}")
-    for warning in built.digests.warnings:
+    of_layers = [line for layer in packed.layers for line in layer.warnings]
+    for warning in (*of_layers, *built.digests.warnings):
         say(f"warning   {warning}")
 
 

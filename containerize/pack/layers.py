@@ -24,7 +24,15 @@ from containerize import FORMAT
 from containerize.errors import Problem
 from containerize.fetch import inputs
 from containerize.lock import locks
-from containerize.pack import compile_modules, selection, sonames, sources, tree, wheels
+from containerize.pack import (
+    compile_modules,
+    scripts,
+    selection,
+    sonames,
+    sources,
+    tree,
+    wheels,
+)
 from containerize.settings import Settings, check_volume
 
 USER = 65532
@@ -65,6 +73,8 @@ class Layer:
     path: Path
     sha256: str
     size: int
+    warnings: tuple[str, ...] = ()
+    """What the layer does not have that people may expect, a line each."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -166,21 +176,30 @@ def rootfs(debs: Iterable[Path], python: str) -> tree.Tree:
     packages.sort(key=lambda deb: deb.debcontrol()["Package"] != "base-files")
     for deb in packages:
         _unpack(deb, root)
+    found = scripts.Scripts(LEFT_OUT)
+    for deb in sorted(packages, key=lambda deb: deb.debcontrol()["Package"]):
+        found.read(root, deb.debcontrol()["Package"], _scripts(deb))
+    found.link(root)
     _finish(root, python)
     return root
+
+
+def _scripts(deb: debian.debfile.DebFile) -> dict[str, str]:
+    """What dpkg would run on installation, and when, by file name."""
+    return {
+        file: (deb.control.get_content(file) or b"").decode("utf-8", "replace")
+        for file in ("preinst", "postinst", "triggers")
+        if deb.control.has_file(file)
+    }
 
 
 def _unpack(deb: debian.debfile.DebFile, root: tree.Tree) -> None:
     name = deb.debcontrol()["Package"]
     with deb.data.tgz() as archive:
         for member in archive:
-            path = member.name.removeprefix("./").rstrip("/")
+            path = _behind_alias(root, member.name)
             if path in ("", ".") or _left_out(path):
                 continue
-            head, _, rest = path.partition("/")
-            alias = root.entries.get(head)
-            if rest and alias and alias.kind == tarfile.SYMTYPE:
-                path = f"{alias.target}/{rest}"
             if member.type not in (
                 tarfile.REGTYPE,
                 tarfile.DIRTYPE,
@@ -197,7 +216,7 @@ def _unpack(deb: debian.debfile.DebFile, root: tree.Tree) -> None:
                 mode=0o777 if member.issym() else member.mode & 0o7777,
                 uid=member.uid,
                 gid=member.gid,
-                target=link.removeprefix("./") if member.islnk() else link,
+                target=_behind_alias(root, link) if member.islnk() else link,
                 content=content.read() if content else b"",
             )
             try:
@@ -211,6 +230,16 @@ def _unpack(deb: debian.debfile.DebFile, root: tree.Tree) -> None:
                 f"var/lib/dpkg/status.d/{file}",
                 tree.file(deb.control.get_content(source) or b""),
             )
+
+
+def _behind_alias(root: tree.Tree, name: str) -> str:
+    """A package's path, through the links of the merged /usr."""
+    path = name.removeprefix("./").rstrip("/")
+    head, _, rest = path.partition("/")
+    alias = root.entries.get(head)
+    if rest and alias and alias.kind == tarfile.SYMTYPE:
+        return f"{alias.target}/{rest}"
+    return path
 
 
 def _left_out(path: str) -> bool:
@@ -242,8 +271,10 @@ def _finish(root: tree.Tree, python: str) -> None:
     root.replace("etc/nsswitch.conf", tree.file(b"hosts: files dns\n"))
     root.replace("tmp", dataclasses.replace(tree.DIRECTORY, mode=0o1777))
     root.replace("usr/bin/python3", tree.symlink(f"python{python}"))
+    libraries = sonames.libraries(root)
+    root.replace("etc/ld.so.cache", tree.file(sonames.cache(libraries)))
     if "usr/sbin/ldconfig" not in root.entries:  # libc-bin brings the real one
-        text = sonames.script(root, python)
+        text = sonames.script(libraries, python)
         root.replace("usr/sbin/ldconfig", tree.file(text, 0o755))
     # Debian's Python looks in dist-packages, everyone else's in site-packages.
     local = f"usr/local/lib/python{python}"
@@ -415,14 +446,16 @@ def _packed(
     key = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()
     try:
         known = json.loads(stamp.read_bytes())
-        if made_from and known == [key, digest := tree.sha256(path)]:
-            return Layer(name, path, digest, path.stat().st_size)
-    except (OSError, ValueError):
+        if made_from and known[:2] == [key, digest := tree.sha256(path)]:
+            size = path.stat().st_size
+            return Layer(name, path, digest, size, warnings=tuple(known[2]))
+    except (OSError, ValueError, LookupError, TypeError):
         pass  # no stamp, no layer or no sense in it: made anew
     packed = make()
     with tree.atomic(path) as file:
         packed.write(file, time)
     digest = tree.sha256(path)
     with tree.atomic(stamp) as file:
-        file.write(json.dumps([key, digest]).encode())
-    return Layer(name, path, digest, path.stat().st_size)
+        file.write(json.dumps([key, digest, packed.warnings]).encode())
+    size = path.stat().st_size
+    return Layer(name, path, digest, size, warnings=tuple(packed.warnings))

@@ -49,6 +49,8 @@ class Tree:
 
     def __init__(self) -> None:
         self.entries: dict[str, Entry] = {}
+        self.warnings: list[str] = []
+        """What people should know of it, a line each."""
 
     def add(self, path: str, entry: Entry) -> None:
         """Put `entry` at `path`, with any parent directories that are missing.
@@ -77,6 +79,36 @@ class Tree:
     def children(self, directory: str) -> list[str]:
         """The paths below `directory`, sorted."""
         return sorted(p for p in self.entries if p.startswith(directory + "/"))
+
+    def real(self, path: str) -> str | None:
+        """The path of what `path` leads to through links; None where nothing is.
+
+        `path` may begin with a slash, which is the tree's top.
+        """
+        todo, found = [*reversed(PurePosixPath(path).parts)], ""
+        for _ in range(1000):  # links may lead in a circle
+            if not todo:
+                return found
+            part = todo.pop()
+            if part in ("/", ".."):
+                found = "" if part == "/" else found.rpartition("/")[0]
+                continue
+            inner = f"{found}/{part}".lstrip("/")
+            entry = self.entries.get(inner)
+            if entry is None:
+                return None
+            if entry.kind == tarfile.SYMTYPE:
+                todo += reversed(PurePosixPath(entry.target).parts)
+            else:
+                found = inner
+        return None
+
+    def content(self, path: str) -> bytes:
+        """The content of the file that `path` leads to; empty where there is none."""
+        real = self.real(path)
+        if real and self.entries[real].kind == tarfile.LNKTYPE:
+            real = self._origin(real)
+        return self.entries[real].content if real else b""
 
     def write(self, target: IO[bytes], time: int) -> None:
         """Write the tree as a canonical tar.

@@ -18,6 +18,7 @@ HOST = ("dev", "etc/fstab", "etc/hostname", "etc/resolv.conf")
 # What maintainer scripts would make, and ours has (`layers._finish`).
 SCRIPTS = (
     "etc/group",
+    "etc/ld.so.cache",
     "etc/nsswitch.conf",
     "etc/passwd",
     "etc/ssl/certs/ca-certificates.crt",
@@ -87,8 +88,10 @@ def test_the_root_file_system_is_mmdebstraps_but_for_what_is_meant(project, tmp_
     packages = inputs.fetch(project, progress=Quiet()).packages
     theirs = mmdebstrap(packages, tmp_path, project.image_architecture)
     ours_tar = tmp_path / "rootfs.tar"
+    root = layers.rootfs([path for _, path in packages], project.python)
+    assert root.warnings == []
     with ours_tar.open("wb") as file:
-        layers.rootfs([path for _, path in packages], project.python).write(file, 0)
+        root.write(file, 0)
     ours = entries(ours_tar)
 
     unexplained = {

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from containerize import settings
+from containerize import build, settings
 from containerize.errors import Problem
 from containerize.pack import layers, selection, sonames, tree
 from tests.conftest import ROOT
@@ -29,7 +29,7 @@ def project(tmp_path):
     return settings.load(tmp_path, {})
 
 
-def deb(path, name, files, control=""):
+def deb(path, name, files, control="", scripts=None):
     """Write a Debian package: an ar archive of two tars (deb(5))."""
 
     def member(label, data):
@@ -54,10 +54,11 @@ def deb(path, name, files, control=""):
         item if isinstance(item, tuple) else plain(item, b"content of " + item.encode())
         for item in files
     ]
+    about = [plain(file, body.encode()) for file, body in (scripts or {}).items()]
     path.write_bytes(
         b"!<arch>\n"
         + member("debian-binary", b"2.0\n")
-        + member("control.tar.xz", packed([plain("control", text)]))
+        + member("control.tar.xz", packed([plain("control", text), *about]))
         + member("data.tar.xz", packed(data))
     )
     return path
@@ -101,6 +102,94 @@ def test_rootfs_merges_packages_in_any_order(tmp_path):
     # what is installed below a link of the merged /usr lands behind the link
     assert one.entries["usr/lib/tool.so"].content == b"content of lib/tool.so"
     assert one.entries["lib"].target == "usr/lib"
+
+
+def test_a_hard_link_across_the_merged_usr_leads_behind_it(tmp_path):
+    made = layers.rootfs(
+        [
+            deb(
+                tmp_path / "b.deb",
+                "base-files",
+                [special("lib", tarfile.SYMTYPE, "usr/lib")],
+            ),
+            deb(
+                tmp_path / "a.deb",
+                "tool",
+                ["lib/a", special("usr/lib/b", tarfile.LNKTYPE, "./lib/a")],
+            ),
+        ],
+        "3.13",
+    )
+    assert made.entries["usr/lib/b"].target == "usr/lib/a"
+    made.write(io.BytesIO(), TIME)
+
+
+def real_libraries():
+    """By name, what this host's `ldconfig -p` says, but for links for compilers."""
+    said = subprocess.run(
+        ["/sbin/ldconfig", "-p"], capture_output=True, text=True, check=True
+    ).stdout
+    every = re.findall(r"^\s+(\S+) \(libc6,.*\) => /(lib/\S+gnu/\S+)$", said, re.M)
+    return {name: path for name, path in every if not name.endswith(".so")}
+
+
+def test_libraries_that_are_alternatives_are_linked_and_found(tmp_path):
+    """As those of libblas3 and libopenblas0-pthread; these are copies of libz."""
+    name, path = "libz.so.1", real_libraries()["libz.so.1"]
+    content, top = Path(f"/{path}").read_bytes(), Path(f"usr/{path}").parent
+    made = []
+    for package, priority in (("slow", 10), ("fast", 100)):
+        library = f"{top}/{package}/{name}"
+        script = (
+            f"#!/bin/sh\nset -e\nupdate-alternatives --install /{top}/{name} \\\n"
+            f"    {name}-here /{library} {priority}\nexit 0\n"
+        )
+        item = tarfile.TarInfo(f"./{library}"), content
+        made.append(
+            deb(
+                tmp_path / f"{package}.deb",
+                package,
+                [item],
+                scripts={"postinst": script},
+            )
+        )
+    root = layers.rootfs(made, "3.13")
+    assert root.warnings == []
+    assert root.entries[f"{top}/{name}"].target == f"/etc/alternatives/{name}-here"
+    assert root.entries[f"etc/alternatives/{name}-here"].target == (
+        f"/{top}/fast/{name}"
+    )
+    libraries = sonames.libraries(root)
+    assert [lib.path for lib in libraries] == [f"/{top}/{name}"]
+    assert root.entries["etc/ld.so.cache"].content == sonames.cache(libraries)
+
+
+def test_what_scripts_would_make_is_told(tmp_path):
+    package = deb(
+        tmp_path / "a.deb",
+        "libgvc6",
+        ["usr/sbin/libgvc6-config-update"],
+        scripts={"postinst": "#!/bin/sh\nlibgvc6-config-update -c\n"},
+    )
+    [line] = layers.rootfs([package], "3.13").warnings
+    assert line.startswith("libgvc6: its script postinst, which no build runs, would")
+    assert line.endswith(
+        "the list of Graphviz's plugins, config6a (libgvc6-config-update)"
+    )
+
+
+def test_warnings_stay_with_a_layer_that_is_not_made_anew(project):
+    project.build_dir.mkdir()
+
+    def make():
+        made = tree.Tree()
+        made.warnings.append("tool: something is missing")
+        return made
+
+    first = layers._packed(project, "rootfs", TIME, make, ["same"])
+    again = layers._packed(project, "rootfs", TIME, lambda: 1 / 0, ["same"])
+    assert first == again
+    assert again.warnings == ("tool: something is missing",)
 
 
 def test_rootfs_leaves_out_what_slim_images_do(tmp_path):
@@ -162,26 +251,53 @@ def test_devices_in_packages_are_refused(tmp_path):
         layers.rootfs([package], "3.13")
 
 
-def test_libraries_are_found_by_name_as_ldconfig_finds_them():
-    """On what this host has: the names of the real `ldconfig -p`."""
+@pytest.fixture(scope="module")
+def real_root(tmp_path_factory):
+    """This host's libraries as a tree, and as files below a directory."""
+    root, top = tree.Tree(), tmp_path_factory.mktemp("root")
+    for path in real_libraries().values():
+        root.replace(f"usr/{path}", tree.file(Path(f"/{path}").read_bytes()))
+    # Names that try the order of the cache, in a directory that a package names.
+    content = root.entries[f"usr/{real_libraries()['libz.so.1']}"].content
+    for name in ("lib1.so.1", "libA.so.9", "lib-.so.1", "liba.so.9", "lib.so.10"):
+        own = content.replace(b"\0libz.so.1\0", b"\0%s\0" % name.encode())
+        root.replace(f"opt/own/{name}", tree.file(own))
+    root.add("etc/ld.so.conf.d/own.conf", tree.file(b"# a note\n/opt/own # here\n"))
+    root.add("etc/ld.so.conf", tree.file(b"include /etc/ld.so.conf.d/*.conf\n"))
+    for path, entry in root.entries.items():
+        if entry.kind == tarfile.REGTYPE:
+            (top / path).parent.mkdir(parents=True, exist_ok=True)
+            (top / path).write_bytes(entry.content)
+    return root, top
+
+
+def listed(*options):
     said = subprocess.run(
-        ["/sbin/ldconfig", "-p"], capture_output=True, text=True, check=True
+        ["/sbin/ldconfig", "-p", *options], capture_output=True, text=True, check=True
     ).stdout
-    real = dict(re.findall(r"^\s+(\S+) \(libc6,.*\) => /(lib/\S+gnu/\S+)$", said, re.M))
-    assert real
-    root = tree.Tree()
-    for path in real.values():
-        top = Path(f"/usr/{path}")
-        root.replace(f"usr/{path}", tree.file(top.read_bytes()))
-    text = sonames.script(root, "3.13").partition(b"\n")[2]
+    return re.findall(r"^\s+(\S+) \(libc6,.*\) => (\S+)$", said, re.M)
+
+
+def test_the_loaders_cache_is_as_ldconfig_makes_it(real_root, tmp_path):
+    root, top = real_root
+    ours = tmp_path / "ld.so.cache"
+    ours.write_bytes(sonames.cache(sonames.libraries(root)))
+    command = ["/sbin/ldconfig", "-X", "-r", top, "-C", "/cache"]
+    subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+    real = listed("-C", str(top / "cache"))
+    assert ("liba.so.9", "/opt/own/liba.so.9") in real
+    assert listed("-C", str(ours)) == real
+
+
+def test_libraries_are_found_by_name_as_ldconfig_finds_them(real_root):
+    libraries = sonames.libraries(real_root[0])
+    text = sonames.script(libraries, "3.13").partition(b"\n")[2]
     out = subprocess.run(
         [sys.executable, "-c", text], capture_output=True, text=True, check=True
     ).stdout
     ours = dict(re.findall(r"^\s+(\S+) \(libc6,.*\) => /usr/(\S+)$", out, re.M))
-    # Links for compilers (lib….so) are the real one's alone.
-    assert {n: p for n, p in ours.items() if not n.endswith(".so")} == {
-        n: p for n, p in real.items() if not n.endswith(".so")
-    }
+    assert ours
+    assert ours == real_libraries()
 
 
 def test_what_is_no_library_has_no_name():
@@ -473,7 +589,7 @@ def test_what_is_packed_is_what_is_served(project):
     """B07: with another setting `app` the image looked for `app` all the same."""
     for name, argument in (("app", []), ("web", ["--build-arg", "APP=web"])):
         named = dataclasses.replace(project, app=name)
-        build, *_ = image.commands(named, ["x:y"], kind="docker")
-        given = [part for part in build if part.startswith("APP=")]
+        made, *_ = build.commands(named, ["x:y"], kind="docker")
+        given = [part for part in made if part.startswith("APP=")]
         assert given == argument[1:]
     assert "ENV FLASK_APP=${APP}" in (ROOT / "Dockerfile").read_text()

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from containerize import settings
-from containerize.tasks import namespace
+from containerize import build, settings
+from containerize.image import canonical
+from containerize.pack import layers
+from containerize.tasks import describe, namespace
 
 ROOT = settings.find_root(Path(__file__).parent)
 TASKS = namespace.tasks
@@ -50,6 +52,20 @@ def clone(tmp_path):
     for file in [*ROOT.glob("*.in"), *ROOT.glob("*.lock"), *ROOT.glob("*.txt")]:
         shutil.copy(file, tmp_path)
     return tmp_path
+
+
+def test_build_prints_what_layers_warn_of(capsys):
+    layer = layers.Layer("rootfs", Path("rootfs.tar"), "", 0, warnings=("tool: gone",))
+    digests = canonical.ImageDigests("m", "c", (), (), ("doubtful",))
+    describe(
+        build.Image(
+            references=(), archive=Path("a.tar"), digests=digests, packed=(layer,)
+        )
+    )
+    assert re.findall(r"^warning +(.*)$", capsys.readouterr().out, re.M) == [
+        "tool: gone",
+        "doubtful",
+    ]
 
 
 def test_the_issues_tasks_are_there():

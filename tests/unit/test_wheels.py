@@ -22,9 +22,9 @@ WHEEL = "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
 SITE = "usr/local/lib/python3.13/site-packages"
 
 
-def wheel(directory, name, files, entries="", about=WHEEL):
+def wheel(directory, name, files, entries="", about=WHEEL, info=""):
     """Write a wheel of (path, text, mode of the zip) in this order."""
-    info = f"{name}-1.dist-info"
+    info = info or f"{name}-1.dist-info"
     every = [
         *files,
         (f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1\n", 0),
@@ -32,8 +32,9 @@ def wheel(directory, name, files, entries="", about=WHEEL):
     ]
     if entries:
         every.append((f"{info}/entry_points.txt", entries, 0))
-    paths = [path for path, *_ in every if path[-1] != "/"]
-    record = "".join(f"{path},,\n" for path in [*paths, f"{info}/RECORD"])
+    paths = [path.replace("\\", "/") for path, *_ in every if path[-1] != "/"]
+    unique = dict.fromkeys([*paths, f"{info}/RECORD"])
+    record = "".join(f"{path},,\n" for path in unique)
     path = directory / f"{name}-1-py3-none-any.whl"
     with zipfile.ZipFile(path, "w") as archive:
         for inner, text, mode in [*every, (f"{info}/RECORD", record, 0)]:
@@ -49,9 +50,18 @@ def ours(top, given_wheels):
     found = {}
     for path, entry in made.entries.items():
         if entry.kind == b"0":
-            inner = path.removeprefix(f"{SITE}/").replace("usr/local/", "")
-            found[inner] = (entry.content, bool(entry.mode & 0o100))
+            found[placed(path, SITE, "usr/local/")] = (
+                entry.content,
+                entry.mode,
+            )
     return found
+
+
+def placed(path, site, prefix):
+    """The path with the same name for site-packages and the prefix in both."""
+    if path.startswith(f"{site}/"):
+        return path.replace(site, "SITE", 1)
+    return path.removeprefix(prefix)
 
 
 def pips(top, given_wheels):
@@ -66,22 +76,18 @@ def pips(top, given_wheels):
         ],
         check=True,
         capture_output=True,
+        umask=0o022,
     )
     found = {}
     for path in root.rglob("*"):
         if path.is_file():
-            inner = path.relative_to(root).as_posix()
-            site = (
-                f"lib/python{sys.version_info[0]}.{sys.version_info[1]}/site-packages/"
+            version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
+            inner = placed(
+                path.relative_to(root).as_posix(), f"lib/{version}/site-packages", ""
             )
-            inner = inner.removeprefix(site).replace(site.replace("lib/", ""), "")
             # pip puts headers into a directory named for its own interpreter.
-            inner = inner.replace(
-                f"include/site/python{sys.version_info[0]}.{sys.version_info[1]}/",
-                "include/",
-            )
-            executable = bool(path.stat().st_mode & stat.S_IXUSR)
-            found[inner] = (path.read_bytes(), executable)
+            inner = inner.replace(f"include/site/{version}/", "include/")
+            found[inner] = (path.read_bytes(), stat.S_IMODE(path.stat().st_mode))
     return found
 
 
@@ -89,14 +95,14 @@ def comparable(files):
     """Without what names the installer; of a launcher, that it is there."""
     named = ("RECORD", "INSTALLER", "REQUESTED", "direct_url.json")
     found = {}
-    for path, (content, executable) in files.items():
+    for path, (content, mode) in files.items():
         name = path.rsplit("/", 1)[-1]
         if path.startswith("bin/"):
             shebang, _, rest = content.partition(b"\n")
             text = rest if b"import sys" not in rest else b"launcher"
-            found[path] = (shebang[:2], text, executable)
+            found[path] = (shebang[:2], text, mode)
         elif ".dist-info/" not in path or name not in named:
-            found[path] = (content, executable)
+            found[path] = (content, mode)
     return found
 
 
@@ -146,7 +152,44 @@ def test_an_equal_file_is_executable_if_one_of_them_is(tmp_path, order):
         wheel(tmp_path, "one", [("run", "", 0o100644)]),
         wheel(tmp_path, "two", [("run", "", 0o100755)]),
     ]
-    assert ours(tmp_path, made[::order])["run"] == (b"", True)
+    assert ours(tmp_path, made[::order])["SITE/run"] == (b"", 0o755)
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize(
+    "files",
+    [
+        [("a.py", "x", 0), ("demo-1.dist-info/RECORD.jws", "{}", 0)],
+        [("a.py", "x", 0), ("demo-1.dist-info/RECORD.p7s", "x", 0)],
+        [("a.py", "first", 0), ("b.py", "", 0), ("a.py", "second", 0o100755)],
+        [("a.py", "first", 0), ("demo-1.data/purelib/a.py", "second", 0)],
+        [("ns/one/a.py", "", 0), ("ns/two/b.py", "", 0), ("ns/", "", 0)],
+        [("sub\\a.py", "x", 0), ("./sub/b.py", "y", 0), ("sub//c.py", "z", 0)],
+        [("a.py", "", 0), ("demo-1.dist-info/licenses/LICENSE", "y", 0)],
+        [("demo-1.data/scripts/", "", 0), ("demo-1.data/scripts/x", "#!python\n", 0)],
+        [("demo-1.data/purelib/", "", 0), ("demo-1.data/", "", 0)],
+    ],
+)
+def test_odd_wheels_are_unpacked_as_by_pip(tmp_path, files):
+    made = [wheel(tmp_path, "demo", files)]
+    assert comparable(ours(tmp_path, made)) == comparable(pips(tmp_path, made))
+
+
+@pytest.mark.parametrize("info", ["Demo-1.dist-info", "demo-1.0.dist-info"])
+def test_a_dist_info_of_another_spelling_is_taken(tmp_path, info):
+    made = [wheel(tmp_path, "demo", [("a.py", "x", 0)], info=info)]
+    assert comparable(ours(tmp_path, made)) == comparable(pips(tmp_path, made))
+
+
+def test_two_wheels_with_one_script_name_both(tmp_path):
+    inside = "{}-1.data/scripts/run"
+    made = [
+        wheel(tmp_path, name, [(inside.format(name), f"#!python\n{name}\n", 0)])
+        for name in ("one", "two")
+    ]
+    text = r"^one-1\S+ and two-1\S+ both have /usr/local/bin/run, with different"
+    with pytest.raises(Problem, match=text):
+        ours(tmp_path, made)
 
 
 def test_entry_points_that_differ_name_both_wheels(tmp_path):
@@ -162,8 +205,8 @@ def test_entry_points_that_differ_name_both_wheels(tmp_path):
 def test_an_installer_that_the_wheel_names_is_replaced_and_recorded_once(tmp_path):
     inside = "demo-1.dist-info/INSTALLER"
     found = ours(tmp_path, [wheel(tmp_path, "demo", [(inside, "flit\n", 0)])])
-    assert found[inside][0] == b"containerize\n"
-    assert found["demo-1.dist-info/RECORD"][0].count(b"INSTALLER") == 1
+    assert found[f"SITE/{inside}"][0] == b"containerize\n"
+    assert found["SITE/demo-1.dist-info/RECORD"][0].count(b"INSTALLER") == 1
 
 
 @pytest.mark.parametrize(
