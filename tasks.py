@@ -1,8 +1,8 @@
 """The daily verbs: `invoke --list` names them, `invoke --help VERB` explains one.
 
-From nothing to the app answering: up
+From nothing to the app answering: init, up
 The image:      lock, fetch, build, digest, verify, images
-The container:  run, logs, ps, stop
+The container:  run, exec, logs, ps, stop
 The rest:       lint, engine, clean
 """
 

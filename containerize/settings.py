@@ -28,6 +28,7 @@ _NAME = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*")
 _CONTAINER = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _SIZE = re.compile(r"[1-9][0-9]*[kmg]")
+_NETWORK = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 _COMMAND = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
 # Names that engines have, which stand for no network that a port could be published on.
 _NO_NETWORK = re.compile(r"host|none|private|(container|ns|slirp4netns|pasta)(:.*)?")
@@ -259,7 +260,7 @@ def check_size(size: str) -> str:
 
 def check_network(name: str) -> str:
     """`name` itself; a Problem if no port can be published on such a network."""
-    if name and (_NO_NETWORK.fullmatch(name) or not _CONTAINER.fullmatch(name)):
+    if name and (_NO_NETWORK.fullmatch(name) or not _NETWORK.fullmatch(name)):
         raise Problem(
             f"network {name!r} is none that a port can be published on: name one that "
             "the engine lists (`docker network ls`)"
