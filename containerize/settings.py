@@ -60,9 +60,9 @@ class Settings:
     app: str = "app"
     """What is served, as FLASK_APP says it, such as `shop:create_app`."""
     requirements: str = "requirements.in"
-    """What asks for the app's requirements; with `pyproject.toml` it is installed."""
-    requirements_lock: str = "requirements.txt"
-    """The lock of them."""
+    """File that asks for the app's requirements; pyproject.toml: [project] does."""
+    requirements_lock: str = ""
+    """Their lock; requirements.txt when empty, or .lock where that is what asks."""
     dockerfile: str = "Dockerfile"
     """What puts the packed layers together."""
     include: tuple[str, ...] = ()
@@ -136,11 +136,6 @@ class Settings:
         return Path(home, ".cache", "containerize")
 
     @property
-    def installed(self) -> bool:
-        """Whether the app is installed by the backend that its pyproject.toml names."""
-        return self.requirements == "pyproject.toml"
-
-    @property
     def container_name(self) -> str:
         return self.container or self.image
 
@@ -163,6 +158,18 @@ class Settings:
     @property
     def debian_image_name(self) -> str:
         return self.debian_image or f"debian:{self.suite}-slim"
+
+    @property
+    def requirements_lock_name(self) -> str:
+        """The lock of the app's requirements, from the repository's top."""
+        own = self.requirements == "requirements.txt"
+        default = "requirements.lock" if own else "requirements.txt"
+        return self.requirements_lock or default
+
+    @property
+    def installs_project(self) -> bool:
+        """Whether the app is the [project] of pyproject.toml, which is installed."""
+        return self.requirements == "pyproject.toml"
 
     @property
     def label(self) -> str:
@@ -351,6 +358,18 @@ def _check(settings: Settings) -> None:
         raise Problem(f"python {settings.python!r} is no version: use one like 3.13")
     if not re.fullmatch(r"2\.[0-9]+", settings.glibc):
         raise Problem(f"glibc {settings.glibc!r} is no version: use one like 2.41")
+    for name in ("requirements", "requirements_lock"):
+        path = Path(getattr(settings, name))
+        if path.is_absolute() or ".." in path.parts:
+            raise Problem(
+                f"{name.replace('_', '-')} {str(path)!r} is not below the repository's "
+                "top: name a file there"
+            )
+    if Path(settings.requirements) == Path(settings.requirements_lock_name):
+        raise Problem(
+            f"requirements and requirements-lock both name {settings.requirements}, "
+            "and the lock is written anew: give it another name"
+        )
     if settings.architecture not in ("", *ARCHITECTURES.values()):
         raise Problem(
             f"architecture {settings.architecture!r} is unknown: use amd64 or arm64"

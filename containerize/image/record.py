@@ -34,7 +34,7 @@ def golden_path(settings: Settings) -> Path:
 
 def locks(settings: Settings) -> tuple[str, ...]:
     """The locks that decide the image."""
-    return ("base.lock", settings.requirements_lock)
+    return ("base.lock", settings.requirements_lock_name)
 
 
 def inputs(settings: Settings) -> dict[str, str]:

@@ -10,8 +10,11 @@ import re
 import subprocess
 import sys
 import tempfile
+import threading
+import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from packaging.markers import Marker
 from packaging.requirements import InvalidRequirement, Requirement
@@ -25,7 +28,6 @@ _OPTIONS = (
     *("--no-config", "--no-header", "--no-emit-options", "--no-emit-index-url"),
     *("--no-emit-find-links", "--no-emit-trusted-host", "--newline=lf", "--quiet"),
     *("--generate-hashes", "--no-reuse-hashes", "--allow-unsafe", "--strip-extras"),
-    "--pip-args=--only-binary :all:",
 )
 _PIN = re.compile(
     r"^(?P<name>[\w.-]+)==(?P<version>[^\s;]+)(?: ; (?P<marker>[^\\\n]*?))?"
@@ -36,6 +38,18 @@ _PIN = re.compile(
 _INCLUDE = re.compile(
     r"(?:-([rc])\s*|--(requirement|constraint)(?:\s+|=))([^\s=\0][^\0]*)"
 )
+_BUILD_IT = (
+    "name a release, or build a wheel of it (`pip wheel --no-deps --wheel-dir wheels "
+    "…`), commit that, and name its release"
+)
+# More at once would only wait for a processor, fewer for the network.
+_SLOTS = threading.Semaphore(max(4, 2 * (os.cpu_count() or 1)))
+
+WHEELS = "wheels"
+"""Directory of the project's own wheels, which are there in place of an index's."""
+SERVICE = "what serves the app"
+"""What stands in a lock after `via` for what the service needs."""
+
 _MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 
 
@@ -122,28 +136,36 @@ def macos(python: str) -> Target:
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """What a .in file asks for."""
+    """What a file of requirements asks for."""
 
     file: str
     requirements: tuple[str, ...]
-    constraints: tuple[str, ...]
+    constraints: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+    """Names of the files that it includes."""
+    service: tuple[str, ...] = ()
+    """What the service needs beside it."""
 
 
 def read_source(
     file: Path, new: Mapping[Path, str] | None = None, above: tuple[Path, ...] = ()
 ) -> Source:
-    """The requirements of a .in file, in one order and spelling.
+    """The requirements of a file, in one order and spelling.
 
-    Of pip's options it may have `-r FILE` and `-c FILE`. `new` are the texts of files
-    that are not written yet, `above` the files that lead to this one. Raises Problem,
-    with the line, for what does not belong in it.
+    In a pyproject.toml they are those of its [project]. Of pip's options another may
+    have `-r FILE` and `-c FILE`. `new` are the texts of files that are not written
+    yet, `above` the files that lead to this one. Raises Problem, with the line, for
+    what does not belong in it.
     """
+    if file.suffix == ".toml":
+        return _read_project(file)
     requirements: set[str] = set()
     constraints: set[str] = set()
+    files: set[str] = set()
     # A lock that is a constraint has hashes, on lines of their own.
     new = new or {}
     text = new[file] if file in new else read_text(file)
-    text = re.sub(r" \\\n +--hash=\S+", "", text)
+    text = re.sub(r" *\\\n +--hash=\S+", "", text)
     for number, line in enumerate(text.splitlines(), 1):
         entry = re.sub(r"(^|\s)#.*", "", line).strip()
         where = f"{file.name}:{number}"
@@ -173,9 +195,15 @@ def read_source(
             into = requirements if kind.startswith("r") else constraints
             into.update(other.requirements)
             constraints.update(other.constraints)
+            files.update((name, *other.files))
         elif entry:
             requirements.add(_requirement(where, entry))
-    return Source(file.name, tuple(sorted(requirements)), tuple(sorted(constraints)))
+    return Source(
+        file.name,
+        tuple(sorted(requirements)),
+        tuple(sorted(constraints)),
+        tuple(sorted(files)),
+    )
 
 
 def read_text(file: Path, *, missing: str | None = None) -> str:
@@ -200,11 +228,126 @@ def read_text(file: Path, *, missing: str | None = None) -> str:
         ) from None
 
 
-def _requirement(where: str, entry: str) -> str:
-    if re.match(r"(-e|--editable)\b", entry):
+def _read_project(file: Path) -> Source:
+    """What the [project] table of a pyproject.toml asks for."""
+    tables = read_toml(file)
+    project = tables.get("project")
+    if not isinstance(project, dict):
         raise Problem(
-            f"{where}: {entry!r} is asked for by its path, which no lock holds: name "
-            "a release, or put the code into the app's directory"
+            f"{file.name} has no [project] table: list the requirements there, or set "
+            "requirements to the file that lists them"
+        )
+    found: set[str] = set()
+    constraints: tuple[str, ...] = ()
+    if "dependencies" in _strings(project.get("dynamic")):
+        # https://setuptools.pypa.io/en/latest/userguide/pyproject_config.html
+        dynamic = _table(tables, "tool", "setuptools", "dynamic", "dependencies")
+        files = dynamic.get("file")
+        names = [files] if isinstance(files, str) else _strings(files)
+        if not names:
+            raise Problem(
+                f"{file.name}: [project] takes its dependencies from elsewhere "
+                "(dynamic): set requirements to a file that lists them"
+            )
+        for name in names:
+            other = read_source(file.parent / name)
+            found.update(other.requirements)
+            constraints += other.constraints
+    for entry in _strings(project.get("dependencies")):
+        found.add(_requirement(f"{file.name}: [project]", entry))
+    elsewhere = _table(tables, "tool", "uv", "sources")
+    for name, source in elsewhere.items():
+        named = {canonicalize_name(Requirement(one).name) for one in found}
+        if canonicalize_name(name) in named and not _index_only(source):
+            own = file.parent / WHEELS
+            if not any(own.glob(f"{canonicalize_name(name).replace('-', '_')}-*.whl")):
+                raise Problem(
+                    f"{file.name}: [tool.uv.sources] takes {name} from elsewhere than "
+                    f"an index, which no lock holds: {_BUILD_IT}"
+                )
+    return Source(file.name, tuple(sorted(found)), tuple(sorted(set(constraints))))
+
+
+def _index_only(source: object) -> bool:
+    sources = source if isinstance(source, list) else [source]
+    return all(isinstance(one, dict) and "index" in one for one in sources)
+
+
+def read_backend(file: Path) -> Source:
+    """What [build-system] of a pyproject.toml asks for (PEP 518).
+
+    Raises Problem, as `read_source` does.
+    """
+    table = read_toml(file).get("build-system") or {}
+    backend = table.get("build-backend", "setuptools.build_meta:__legacy__")
+    asked = _strings(table.get("requires")) if table else ["setuptools"]
+    if str(backend).startswith("setuptools"):
+        asked = [*asked, "wheel"]  # before 70.1 it asked for that once it ran
+    entries = {_requirement(f"{file.name}: [build-system]", entry) for entry in asked}
+    return Source(file.name, tuple(sorted(entries)))
+
+
+def read_toml(file: Path) -> dict[str, Any]:
+    """The tables of a TOML file. Raises Problem if it is missing or broken."""
+    try:
+        return tomllib.loads(read_text(file))
+    except tomllib.TOMLDecodeError as error:
+        raise Problem(f"{file.name} cannot be read: {error}") from None
+
+
+def _table(table: dict[str, Any], *names: str) -> dict[str, Any]:
+    found: object = table
+    for name in names:
+        found = found.get(name) if isinstance(found, dict) else None
+    return found if isinstance(found, dict) else {}
+
+
+def _strings(value: object) -> list[str]:
+    return (
+        [one for one in value if isinstance(one, str)]
+        if isinstance(value, list)
+        else []
+    )
+
+
+def preferred(root: Path) -> dict[str, dict[str, set[str]]]:
+    """The versions that locks of other tools hold: by file, by project.
+
+    Raises Problem if one of them is broken.
+    """
+    found: dict[str, dict[str, set[str]]] = {}
+    for name in ("uv.lock", "poetry.lock", "pdm.lock", "pylock.toml"):
+        if (root / name).is_file():
+            tables = read_toml(root / name)
+            listed = tables.get("package", tables.get("packages", []))
+            for one in listed if isinstance(listed, list) else []:
+                if isinstance(one, dict) and {"name", "version"} <= one.keys():
+                    project = canonicalize_name(str(one["name"]))
+                    versions = found.setdefault(name, {}).setdefault(project, set())
+                    versions.add(str(one["version"]))
+    return found
+
+
+def pinned_versions(text: str) -> dict[str, set[str]]:
+    """The versions that the lines of a requirements.txt pin with `==`."""
+    found: dict[str, set[str]] = {}
+    pattern = r"^([A-Za-z0-9][\w.-]*)(?:\[[^\]]*\])?\s*==\s*([\w.!+-]+)\s*(?:[;\\#]|$)"
+    for name, version in re.findall(pattern, text, re.MULTILINE):
+        found.setdefault(canonicalize_name(name), set()).add(version)
+    return found
+
+
+def _requirement(where: str, entry: str) -> str:
+    bare = re.sub(r"^(-e|--editable)\b[\s=]*", "", entry)
+    if bare != entry or re.match(r"\.{0,2}/|\.$|file:|.*\.(whl|zip|tar\.\w+)$", bare):
+        raise Problem(
+            f"{where}: {entry!r} is asked for by its path, which no lock holds: "
+            f"{_BUILD_IT}"
+        )
+    if re.match(r"[\w+]+://|[\w+]+\+[\w.]+@", bare):
+        raise Problem(
+            f"{where}: {entry!r} is asked for by its address, which no lock holds: "
+            f"{_BUILD_IT}"
         )
     if "--hash" in entry:
         raise Problem(
@@ -224,10 +367,20 @@ def _requirement(where: str, entry: str) -> str:
     if requirement.url:
         raise Problem(
             f"{where}: {requirement.name} is asked for by its address, which no lock "
-            "holds: name a release"
+            f"holds: {_BUILD_IT}"
         )
     requirement.name = canonicalize_name(requirement.name)
     return str(requirement)
+
+
+@dataclasses.dataclass(frozen=True)
+class Resolved:
+    """What came of a resolution."""
+
+    pins: tuple[Pin, ...]
+    """In the order of their names."""
+    unfit: Mapping[str, tuple[Target, ...]]
+    """Preferred projects that have no wheel of that version, and where."""
 
 
 def resolve(
@@ -235,34 +388,74 @@ def resolve(
     targets: Sequence[Target],
     *,
     pinned: Iterable[Pin] = (),
+    preferred: Mapping[str, str] | None = None,
     every_wheel: bool = False,
-) -> list[Pin]:
-    """Pins that meet the requirements on all targets, in the order of their names.
+    wheels: Path | None = None,
+) -> Resolved:
+    """Pins that meet the requirements on all targets.
 
-    They keep to `pinned` where they can. Each has the hash of the wheel that fits, or
-    with `every_wheel` of all wheels of its release. Raises Problem where a
-    requirement cannot be met on one of the targets.
+    They keep to the versions in `preferred`, then to `pinned`, where they can. Each
+    has the hash of the wheel that fits, or with `every_wheel` of all wheels of its
+    release; what the directory `wheels` has comes from there. Raises Problem where
+    requirements cannot be met on one of the targets, with all that have no wheel.
     """
     if not source.requirements:
-        return []
-    pinned = tuple(pinned)
-    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        return Resolved((), {})
+    told = {
+        "every_wheel": every_wheel,
+        "wheels": str(wheels) if wheels and wheels.is_dir() else "",
+        "preferred": dict(preferred or {}),
+    }
+    pinned, environment = tuple(pinned), pip_environment()
+    with concurrent.futures.ThreadPoolExecutor(len(targets)) as pool:
         results = pool.map(
-            lambda target: _compile(source, target, pinned, every_wheel), targets
+            lambda target: _compile(source, target, pinned, told, environment), targets
         )
-        found: dict[Pin, list[Target]] = {}
-        via: dict[Pin, set[str]] = {}
-        for target, pins in zip(targets, results, strict=True):
-            for pin in pins:
-                found.setdefault(pin, []).append(target)
-                via.setdefault(pin, set()).update(pin.via)
+        compiled = dict(zip(targets, results, strict=True))
+    _refuse_missing(source, compiled)
+    found: dict[Pin, list[Target]] = {}
+    via: dict[Pin, set[str]] = {}
+    unfit: dict[str, tuple[Target, ...]] = {}
+    for target, one in compiled.items():
+        for pin in one.pins:
+            found.setdefault(pin, []).append(target)
+            via.setdefault(pin, set()).update(pin.via)
+        for name in one.unfit:
+            unfit[name] = (*unfit.get(name, ()), target)
     merged = [
         dataclasses.replace(
             pin, marker=_marker(inside, targets), via=tuple(sorted(via[pin]))
         )
         for pin, inside in found.items()
     ]
-    return sorted(merged, key=lambda pin: (pin.name, pin.version, pin.marker))
+    merged.sort(key=lambda pin: (pin.name, pin.version, pin.marker))
+    return Resolved(tuple(merged), unfit)
+
+
+def _refuse_missing(source: Source, compiled: Mapping[Target, _Compiled]) -> None:
+    """Raises Problem with all that cannot be had."""
+    unmet: dict[str, list[Target]] = {}
+    for target, one in compiled.items():
+        for project in one.missing:
+            newest = f" ({project['newest']} has one)" if project["newest"] else ""
+            exists = project["exists"]
+            text = "has no wheel for" if exists else "is not on the package index"
+            asked = f"{project['asked']} {text}"
+            unmet.setdefault(f"{asked}\0{newest if exists else ''}", []).append(target)
+    if not unmet:
+        return
+    lines = []
+    for text, targets in sorted(unmet.items()):
+        asked, newest = text.split("\0")
+        where = " " + " and ".join(sorted(map(str, targets)))
+        lines.append(asked + (where if asked.endswith(" for") else "") + newest)
+    ways = ""
+    if any(" has no wheel for " in line for line in lines):
+        ways = (
+            ": ask for a version that has one, commit a wheel that you built in "
+            f"{WHEELS}/, or take it from a base-image and leave it out here"
+        )
+    raise Problem(f"{source.file}: {'; '.join(lines)}{ways}")
 
 
 def parse(text: str) -> tuple[Pin, ...]:
@@ -296,34 +489,50 @@ def pip_environment() -> dict[str, str]:
         raise Problem(f"{error}: mend that file or variable") from None
 
 
+@dataclasses.dataclass(frozen=True)
+class _Compiled:
+    """What pip-compile makes of a source for one target."""
+
+    pins: tuple[Pin, ...]
+    missing: list[dict[str, Any]]
+    unfit: list[str]
+
+
 def _compile(
-    source: Source, target: Target, pinned: Iterable[Pin], every_wheel: bool
-) -> tuple[Pin, ...]:
-    """What pip-compile makes of the source for one target."""
+    source: Source,
+    target: Target,
+    pinned: Iterable[Pin],
+    told: Mapping[str, Any],
+    environment: Mapping[str, str],
+) -> _Compiled:
     kept = [pin for pin in pinned if pin.fits(target)]
+    versions = {pin.name: pin.version for pin in kept} | told["preferred"]
     told = {
-        "name": str(target),
+        **told,
         "environment": target.environment,
         "platforms": target.platforms,
-        "every_wheel": every_wheel,
         "hashes": {pin.name: sorted(pin.hashes) for pin in kept},
     }
-    with tempfile.TemporaryDirectory(prefix="containerize-pins-") as name:
+    with (
+        _SLOTS,
+        tempfile.TemporaryDirectory(prefix="containerize-pins-") as name,
+    ):
         directory = Path(name)
         for file, lines in (
-            (source.file, source.requirements),
+            ("asked.in", source.requirements),
+            ("served.in", source.service),
             ("constraints", source.constraints),
-            ("pins", [f"{pin.name}=={pin.version}" for pin in kept]),
+            ("pins", [f"{name}=={version}" for name, version in versions.items()]),
         ):
             text = "".join(f"{line}\n" for line in lines)
             (directory / file).write_text(text, "utf-8")
         # Python's -P: this package's modules must not stand in for others.
         command = [sys.executable, "-P", str(_DRIVER), json.dumps(told), *_OPTIONS]
-        files = ["--constraint=constraints", "--output-file=pins", source.file]
+        files = ["--constraint=constraints", "--output-file=pins"]
         result = subprocess.run(
-            [*command, *files],
+            [*command, *files, "asked.in", "served.in"],
             cwd=directory,
-            env=pip_environment(),
+            env=environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             encoding="utf-8",
@@ -332,23 +541,39 @@ def _compile(
         )
         if result.returncode:
             raise Problem(f"{source.file}: {essence(result.stderr)}")
+        report = json.loads((directory / "report").read_text("utf-8"))
+        if report["error"]:
+            unreachable = _unreachable(result.stderr)
+            raise Problem(f"{source.file}: {unreachable or report['error']}")
         text = (directory / "pins").read_text("utf-8")
+    names = {"-r asked.in": f"-r {source.file}", "-r served.in": SERVICE}
     # Which requirements apply has been decided for the target.
-    return tuple(dataclasses.replace(pin, marker="") for pin in parse(text))
+    pins = tuple(
+        dataclasses.replace(
+            pin, marker="", via=tuple(names.get(one, one) for one in pin.via)
+        )
+        for pin in parse(text)
+    )
+    return _Compiled(pins, report["missing"], report["unfit"])
 
 
 def essence(stderr: str) -> str:
     """The one line of pip's or pip-compile's messages that says what is wrong."""
     if "No module named 'piptools'" in stderr:
         return "pip-tools is not installed: run `./dev invoke lock`"
-    unreachable = re.search(r"connection broken by '(\w+)\(.*?: (.*?)\"?\)'", stderr)
+    unreachable = _unreachable(stderr)
     if unreachable:
-        return f"the package index cannot be reached: {unreachable[2]}"
+        return unreachable
     explained = re.search(r"^× (.+)\n╰─> (.+)", stderr, re.MULTILINE)
     if explained:
         return f"{explained[1]}: {explained[2]}"
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     return lines[-1] if lines else "pip-compile failed"
+
+
+def _unreachable(stderr: str) -> str:
+    found = re.search(r"connection broken by '(\w+)\(.*?: (.*?)\"?\)'", stderr)
+    return f"the package index cannot be reached: {found[2]}" if found else ""
 
 
 def _marker(inside: Sequence[Target], targets: Sequence[Target]) -> str:

@@ -8,20 +8,31 @@ in a process of its own,
 
 hands the options to pip-compile after it has put the target, a JSON text, in the
 interpreter's place. It reaches into pip and pip-tools for that, so the tool lock
-pins both. It exits with one line where a requirement cannot be met.
+pins both. What stands in the way is in the JSON file `report` afterwards:
+
+    missing   projects that no wheel of theirs fits, or that are not there at all
+    error     what else is wrong, one line
+    unfit     projects of `target["preferred"]` that have no wheel of that version
 """
 
 import contextlib
 import functools
 import json
+import logging
+import re
+import shlex
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from pip._internal.exceptions import DistributionNotFound, PipError
 from pip._internal.models.target_python import TargetPython
+from pip._internal.resolution.resolvelib.factory import Factory
 from pip._internal.utils.hashes import Hashes
+from pip._internal.utils.urls import path_to_url
 from pip._vendor.packaging import markers
+from pip._vendor.packaging.utils import canonicalize_name
 from piptools.repositories.pypi import PyPIRepository
 from piptools.scripts import compile as pip_compile
 
@@ -31,7 +42,8 @@ class Repository(PyPIRepository):
 
     `target` has `environment` (the values of PEP 508's markers), `platforms` (wheel
     tags, best first), `hashes` (of the wheels now locked, by project), `every_wheel`
-    (whether a pin allows all wheels of its release) and `name` for messages.
+    (whether a pin allows all wheels of its release), `wheels` (the project's own
+    directory of wheels, if it has one) and `preferred` (a version by project).
     """
 
     target: dict[str, Any]
@@ -47,6 +59,17 @@ class Repository(PyPIRepository):
         self._finder = self.command._build_package_finder(
             options=self.options, session=self.session, target_python=python
         )
+        found_all = self._finder.find_all_candidates
+        own = self.target["wheels"] and path_to_url(self.target["wheels"]) + "/"
+
+        def find_all_candidates(name: str) -> Any:
+            # A project in the own directory comes from there alone: an index may
+            # have another of that name.
+            found = found_all(name)
+            mine = [c for c in found if own and c.link.url.startswith(own)]
+            return mine or found
+
+        setattr(self._finder, "find_all_candidates", find_all_candidates)  # noqa: B010
         make_resolver = functools.partial(
             self.command.make_resolver, py_version_info=python.py_version_info
         )
@@ -91,36 +114,111 @@ class EverywhereRepository(PyPIRepository):
         return any(ireq.specifier.filter(versions))
 
 
+class _Unreachable(logging.Handler):
+    """Counts what urllib3 says of an index that does not answer."""
+
+    count = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.count += "connection broken" in record.getMessage()
+
+
 def main(target: str, *options: str) -> None:
     Repository.target = json.loads(target)
     environment = Repository.target["environment"]
     setattr(markers, "default_environment", environment.copy)  # noqa: B010 (mypy)
     setattr(pip_compile, "PyPIRepository", Repository)  # noqa: B010 (mypy)
-    try:
-        pip_compile.cli(list(options), standalone_mode=False)
-    except PipError as error:
-        sys.exit(_explain(error))
+    arguments = ["--only-binary", ":all:"]
+    if Repository.target["wheels"]:
+        arguments += ["--find-links", Repository.target["wheels"]]
+    missing, error = _compile([*options, f"--pip-args={shlex.join(arguments)}"])
+    report: dict[str, Any] = {"missing": [], "error": error, "unfit": []}
+    if not error:
+        report["missing"] = [_describe(ireq, arguments) for ireq in missing]
+        report["unfit"] = _unfit(arguments)
+    Path("report").write_text(json.dumps(report), "utf-8")
+
+
+def _compile(options: list[str]) -> tuple[list[Any], str]:
+    """Run pip-compile, without what is missing, so that all of it is found at once."""
+    missing: dict[str, Any] = {}
+    make = Factory._make_requirements_from_install_req
+
+    def make_others(self: Any, ireq: Any, extras: Any) -> Iterator[Any]:
+        if canonicalize_name(ireq.name) not in missing:
+            yield from make(self, ireq, extras)
+
+    setattr(Factory, "_make_requirements_from_install_req", make_others)  # noqa: B010
+    unreachable = _Unreachable()
+    logging.getLogger("pip._vendor.urllib3.connectionpool").addHandler(unreachable)
+    pins = Path("pins")
+    while True:
+        try:
+            pip_compile.cli(options, standalone_mode=False)
+            return list(missing.values()), ""
+        except PipError as error:
+            if unreachable.count:
+                return [], "the package index cannot be reached"
+            ireq = _missing(error)
+            if ireq and canonicalize_name(ireq.name) not in missing:
+                missing[canonicalize_name(ireq.name)] = ireq
+            elif pins.read_text("utf-8"):  # what was pinned may stand in the way
+                pins.write_text("", "utf-8")
+            else:
+                return [], _explain(error)
+
+
+def _asked(error: PipError) -> dict[Any, Any]:
+    """What the error is about: the requirements, with what caused them."""
+    causes = getattr(error.__cause__, "causes", ())
+    return {cause.requirement.get_candidate_lookup()[1]: cause for cause in causes}
+
+
+def _missing(error: PipError) -> Any:
+    """The one requirement that nothing meets, if the error is about one alone."""
+    asked = _asked(error)
+    if isinstance(error, DistributionNotFound) and len(asked) == 1:
+        return next(iter(asked))
+    return None
+
+
+def _describe(ireq: Any, arguments: list[str]) -> dict[str, Any]:
+    parent = getattr(ireq.comes_from, "name", None)
+    candidates = Repository(arguments, "").find_all_candidates(ireq.name)
+    return {
+        "asked": f"{ireq.req}, which {parent} needs," if parent else f"{ireq.req}",
+        "exists": EverywhereRepository().has(ireq),
+        "newest": str(max((c.version for c in candidates), default="")),
+    }
+
+
+def _unfit(arguments: list[str]) -> list[str]:
+    pins = Path("pins").read_text("utf-8")
+    repository = Repository(arguments, "")
+    unfit = []
+    for name, version in Repository.target["preferred"].items():
+        pinned = re.search(rf"^{re.escape(name)}==(\S+)", pins, re.MULTILINE)
+        if pinned and pinned[1] != version:
+            found = {str(c.version) for c in repository.find_all_candidates(name)}
+            if version not in found:
+                unfit.append(name)
+    return unfit
 
 
 def _explain(error: PipError) -> str:
-    causes = getattr(error.__cause__, "causes", ())
-    missing = {cause.requirement.get_candidate_lookup()[1] for cause in causes}
-    if not isinstance(error, DistributionNotFound) or not missing:
+    asked = _asked(error)
+    if not isinstance(error, DistributionNotFound) or not asked:
         return f"{error}"
-    if len(missing) > 1:
-        asked = {
-            f"{cause.parent.name} {cause.parent.version} needs {cause.requirement}"
-            if cause.parent
-            else f"{cause.requirement} is asked for"
-            for cause in causes
-        }
-        return f"no release meets all of this: {', '.join(sorted(asked))}"
-    [ireq] = missing
-    parent = getattr(ireq.comes_from, "name", None)
-    wanted = f"{ireq.req}, which {parent} needs," if parent else f"{ireq.req}"
-    if EverywhereRepository().has(ireq):
-        return f"{wanted} has no wheel for {Repository.target['name']}"
-    return f"{wanted} is not on the package index"
+    lines = set()
+    for ireq, cause in asked.items():
+        wanted = cause.requirement
+        if cause.parent:
+            lines.add(f"{cause.parent.name} {cause.parent.version} needs {wanted}")
+        elif str(ireq.comes_from).startswith("-r served.in"):
+            lines.add(f"what serves the app needs {wanted}")
+        else:
+            lines.add(f"{wanted} is asked for")
+    return f"no release meets all of this: {', '.join(sorted(lines))}"
 
 
 if __name__ == "__main__":

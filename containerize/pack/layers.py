@@ -369,7 +369,10 @@ def check_app(
         below = [posixpath.normpath(name.removeprefix(f"/{APP}/"))]
     else:
         module = name.replace(".", "/")
-        below = [module, *(f"{top}/{module}" for top in ("src",) if settings.installed)]
+        below = [
+            module,
+            *(f"{top}/{module}" for top in ("src",) if settings.installs_project),
+        ]
     if {path + end for path in below for end in ("", ".py")} & paths:
         return
     top = name.split(".")[0]

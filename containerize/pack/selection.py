@@ -129,7 +129,11 @@ class _Choice:
     def __init__(self, settings: Settings) -> None:
         self._root = settings.root
         self._include = settings.include
-        own = [settings.dockerfile, settings.requirements, settings.requirements_lock]
+        own = [
+            settings.dockerfile,
+            settings.requirements,
+            settings.requirements_lock_name,
+        ]
         tools = [*FOR_TOOLS, *(f"/{_escaped(name)}" for name in own)]
         if _is_ours(settings.root / "tasks.py"):
             tools.append("/tasks.py")

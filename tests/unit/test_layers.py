@@ -287,7 +287,12 @@ def test_volumes_are_the_users_in_the_image(project):
     (project.root / "instance").mkdir()
     (project.root / "instance" / "seed.db").write_text("")
     (project.root / "app" / "main.py").write_text("")
-    volumes = ("xx:/data", "yy:/var/lib/shop/", "zz:/srv/instance:rw", "./here:/data/sub")
+    volumes = (
+        "xx:/data",
+        "yy:/var/lib/shop/",
+        "zz:/srv/instance:rw",
+        "./here:/data/sub",
+    )
     loaded = dataclasses.replace(project, volumes=volumes)
     made = layers.application(loaded).entries
     owned = {path: oct(e.mode) for path, e in made.items() if e.uid == e.gid == 65532}

@@ -40,8 +40,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def sample(sample: Settings, progress: Record, made: Path) -> Settings:
-    """The sample project with sources and a base.lock."""
+def sample(
+    sample: Settings, progress: Record, made: Path, monkeypatch: pytest.MonkeyPatch
+) -> Settings:
+    """The sample project with sources and a base.lock; nothing serves it."""
+    monkeypatch.setattr(locks, "_SERVICE", made / "requires.txt")
+    (made / "requires.txt").write_text("")
     write(sample, "base.in", "hello\n-script-runner\n")
     write(sample, "requirements.in", "")
     write(sample, "tools.in", "")
