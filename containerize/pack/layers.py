@@ -13,8 +13,9 @@ import shutil
 import stat
 import tarfile
 import tempfile
+import types
 import zipfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 import debian.debfile
@@ -24,7 +25,15 @@ from containerize import FORMAT
 from containerize.errors import Problem
 from containerize.fetch import inputs
 from containerize.lock import locks
-from containerize.pack import compile_modules, selection, sonames, sources, tree, wheels
+from containerize.pack import (
+    compile_modules,
+    project,
+    selection,
+    sonames,
+    sources,
+    tree,
+    wheels,
+)
 from containerize.settings import Settings, check_volume
 
 USER = 65532
@@ -90,6 +99,10 @@ def pack(settings: Settings) -> Packed:
     collected = inputs.collect(settings)
     app = selection.app(settings)
     check_app(settings, app.files, [wheel.path for wheel in collected.wheels])
+    installed: Mapping[str, tree.Entry] = {}
+    if settings.installs_project:
+        backend = inputs.collect_backend(settings)
+        installed = project.build(settings, app.files, backend, locked.time).entries
     debs = [path for _, path in collected.packages]
     unpack = [(wheel.name, wheel.path) for wheel in collected.wheels]
     fixed = (
@@ -106,7 +119,7 @@ def pack(settings: Settings) -> Packed:
         ("rootfs", lambda: rootfs(debs, settings.python), (*fixed, *packages)),
         ("deps", lambda: dependencies(settings, unpack), (*fixed, *digests)),
         ("service", service, None),
-        ("app", lambda: _application(settings, app.files), None),
+        ("app", lambda: _application(settings, app.files, installed), None),
     )
     made = [
         _packed(settings, name, locked.time, make, key) for name, make, key in parts
@@ -322,7 +335,11 @@ def application(settings: Settings) -> tree.Tree:
     return _application(settings, selection.app(settings).files)
 
 
-def _application(settings: Settings, files: Iterable[sources.File]) -> tree.Tree:
+def _application(
+    settings: Settings,
+    files: Iterable[sources.File],
+    installed: Mapping[str, tree.Entry] = types.MappingProxyType({}),
+) -> tree.Tree:
     packed = tree.Tree()
     packed.add(APP, tree.DIRECTORY)
     for file in files:
@@ -331,6 +348,8 @@ def _application(settings: Settings, files: Iterable[sources.File]) -> tree.Tree
         else:
             entry = tree.symlink(file.target)
         packed.add(f"{APP}/{file.path}", entry)
+    for path, entry in installed.items():
+        packed.replace(path, entry)
     for volume in settings.volumes:
         _add_volume(packed, check_volume(volume)[1])
     return packed

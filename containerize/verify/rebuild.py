@@ -290,6 +290,7 @@ def _fresh_cache(settings: Settings, home: Path) -> Path:
     for path in (
         *(wheel.path for wheel in collected.wheels),
         *(path for _, path in collected.packages),
+        *(wheel.path for wheel in inputs.collect_backend(settings)),
     ):
         shutil.copyfile(path, cache / path.name)
     return cache
