@@ -1,6 +1,9 @@
 """[project] apps: what their backend makes, installed as an editable install would."""
 
 import os
+import tempfile
+import zipfile
+from pathlib import Path
 
 import pytest
 
