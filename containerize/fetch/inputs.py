@@ -22,12 +22,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.response import addinfourl
 
+from packaging.markers import Marker
+from packaging.tags import sys_tags
+from packaging.utils import parse_wheel_filename
+
 from containerize.errors import Problem
 from containerize.fetch import mirrors
 from containerize.lock import locks
 from containerize.lock.base import Package
 from containerize.lock.locks import Progress
-from containerize.lock.pins import Pin, Target, essence, pip_environment
+from containerize.lock.pins import WHEELS, Pin, Target, essence, pip_environment
 from containerize.pack import wheels
 from containerize.settings import Settings
 
@@ -76,10 +80,11 @@ def collect(settings: Settings) -> Inputs:
     """
     _, pins, packages = _wanted(settings)
     missing = []
+    own = _own(settings)
     items: list[Pin | Package] = [*pins, *packages]
     for item in items:
         path = settings.cache_dir / _sha256(item)
-        found = _hash(path)
+        found = path.name if path.name in own else _hash(path)
         if found is None:
             missing.append(_label(item))
         elif found != path.name:
@@ -90,7 +95,7 @@ def collect(settings: Settings) -> Inputs:
     if missing:
         raise Problem(f"the input cache lacks {_some(missing)}: run `invoke fetch`")
     return Inputs(
-        tuple(_wheel(pin, settings.cache_dir / _sha256(pin)) for pin in pins),
+        tuple(_wheel(pin, _sha256(pin), settings, own) for pin in pins),
         tuple((p, settings.cache_dir / p.sha256) for p in packages),
     )
 
@@ -102,17 +107,61 @@ def fetch(settings: Settings, *, progress: Progress, offline: bool = False) -> I
     the mirrors have dropped packages, and Problem where something cannot be had.
     """
     target, pins, packages = _wanted(settings)
+    own = _own(settings)
+    pins = [pin for pin in pins if _sha256(pin) not in own]
     items: list[Pin | Package] = [*pins, *packages]
     if not offline and _lacking(settings.cache_dir, items):
         with _locked(settings.cache_dir, progress) as cache:
-            lacking = _lacking(cache, items, progress)
-            wanted = [pin for pin in pins if pin in lacking]
+            needed = _lacking(cache, items, progress)
+            wanted = [pin for pin in pins if pin in needed]
             if wanted:
-                _fetch_wheels(cache, target, wanted, progress)
-            debs = [package for package in packages if package in lacking]
+                _fetch_wheels(settings, cache, target, wanted, progress)
+            debs = [package for package in packages if package in needed]
             if debs:
                 _fetch_packages(settings, cache, debs, progress)
-    return collect(settings)
+    inputs = collect(settings)
+    lacking = [] if offline else _backend(settings)[1]
+    if lacking:
+        with _locked(settings.cache_dir, progress) as cache:
+            _fetch_wheels(settings, cache, None, lacking, progress)
+    return inputs
+
+
+def collect_backend(settings: Settings) -> tuple[Wheel, ...]:
+    """The wheels, for this host, of what builds the app's [project].
+
+    Uses no network. Raises Problem where the lock is not in step, and where a wheel
+    is missing; there are none if the app is not installed.
+    """
+    found, lacking = _backend(settings)
+    if lacking:
+        names = _some([_label(pin) for pin in lacking])
+        raise Problem(f"the input cache lacks {names}: run `invoke fetch`")
+    return found
+
+
+def _backend(settings: Settings) -> tuple[tuple[Wheel, ...], list[Pin]]:
+    """What builds the [project] here, and the pins that no wheel is there for."""
+    own = _own(settings)
+    fitting = {str(tag): number for number, tag in enumerate(sys_tags())}
+    found, lacking = [], []
+    for pin in locks.read_backend(settings):
+        if pin.marker and not Marker(pin.marker).evaluate():
+            continue
+        best: tuple[int, Wheel] | None = None
+        for digest in sorted(pin.hashes):
+            if digest not in own and _hash(settings.cache_dir / digest) != digest:
+                continue
+            wheel = _wheel(pin, digest, settings, own)
+            *_, tags = parse_wheel_filename(wheel.name)
+            ranks = [fitting[str(tag)] for tag in tags if str(tag) in fitting]
+            if ranks and (best is None or min(ranks) < best[0]):
+                best = min(ranks), wheel
+        if best:
+            found.append(best[1])
+        else:
+            lacking.append(pin)
+    return tuple(found), lacking
 
 
 def _wanted(settings: Settings) -> tuple[Target, list[Pin], list[Package]]:
@@ -252,8 +301,13 @@ def _chunk(answer: addinfourl) -> bytes:
 
 
 def _fetch_wheels(
-    cache: Path, target: Target, pins: Sequence[Pin], progress: Progress
+    settings: Settings,
+    cache: Path,
+    target: Target | None,
+    pins: Sequence[Pin],
+    progress: Progress,
 ) -> None:
+    """Download what fits the target, or this host if there is none."""
     staging = cache / ".wheels"  # the lock makes it ours; an older one is a leftover
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir()
@@ -264,11 +318,14 @@ def _fetch_wheels(
     command = [
         *(sys.executable, "-m", "pip", "download", "--quiet", "--no-input"),
         *("--disable-pip-version-check", "--require-hashes", "--no-deps"),
-        *("--only-binary=:all:", "--implementation=cp"),
-        *(f"--python-version={target.python}", f"--dest={staging}"),
-        *(f"--platform={platform}" for platform in target.platforms),
+        *("--only-binary=:all:", f"--dest={staging}"),
         f"--requirement={staging / 'pins'}",
     ]
+    if target:
+        command += ["--implementation=cp", f"--python-version={target.python}"]
+        command += [f"--platform={platform}" for platform in target.platforms]
+    if _own(settings):
+        command.append(f"--find-links={settings.root / WHEELS}")
     result = subprocess.run(
         command,
         env=pip_environment(),
@@ -302,13 +359,23 @@ def _pip_essence(stderr: str) -> str:
     return essence(stderr)
 
 
-def _wheel(pin: Pin, path: Path) -> Wheel:
-    """A wheel of the cache, its file name made from its metadata."""
+def _own(settings: Settings) -> dict[str, Path]:
+    """The project's own wheels, by their SHA-256."""
+    return {
+        digest: path
+        for path in sorted((settings.root / WHEELS).glob("*.whl"))
+        if (digest := _hash(path))
+    }
+
+
+def _wheel(pin: Pin, digest: str, settings: Settings, own: dict[str, Path]) -> Wheel:
+    """A wheel that is there, its file name made from its metadata."""
+    path = own.get(digest, settings.cache_dir / digest)
     try:
         name = wheels.file_name(pin.name, pin.version, path)
     except (zipfile.BadZipFile, KeyError, ValueError) as error:
         raise Problem(f"{_label(pin)} is no wheel: {error}") from None
-    return Wheel(name, path, path.name)
+    return Wheel(name, path, digest)
 
 
 def _hash(path: Path) -> str | None:

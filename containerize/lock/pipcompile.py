@@ -144,9 +144,9 @@ def _compile(options: list[str]) -> tuple[list[Any], str]:
     missing: dict[str, Any] = {}
     make = Factory._make_requirements_from_install_req
 
-    def make_others(self: Any, ireq: Any, extras: Any) -> Iterator[Any]:
+    def make_others(self: Any, ireq: Any, requested_extras: Any) -> Iterator[Any]:
         if canonicalize_name(ireq.name) not in missing:
-            yield from make(self, ireq, extras)
+            yield from make(self, ireq, requested_extras)
 
     setattr(Factory, "_make_requirements_from_install_req", make_others)  # noqa: B010
     unreachable = _Unreachable()
