@@ -9,7 +9,10 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable, Sequence
+from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
+
+from packaging.requirements import Requirement
 
 from containerize.engines.engine import Engine, ignore
 from containerize.errors import Problem
@@ -17,6 +20,9 @@ from containerize.image import canonical, record
 from containerize.image.canonical import ImageDigests
 from containerize.pack import layers, selection, tree
 from containerize.settings import Settings, check_tag
+
+DISTRIBUTION = "flask-containerize"
+"""The name that this tool is installed by."""
 
 LABEL = "containerize"
 """Prefix of the labels that an image carries."""
@@ -138,6 +144,7 @@ def build(
 
 def pack(settings: Settings) -> layers.Packed:
     """Pack the layers. Raises Problem where an input or the Dockerfile is missing."""
+    check_pins()
     name = settings.dockerfile
     if not (settings.root / name).is_file():
         raise Problem(
@@ -145,6 +152,30 @@ def pack(settings: Settings) -> layers.Packed:
             "`containerize init` write it"
         )
     return layers.pack(settings)
+
+
+def check_pins() -> None:
+    """A Problem if a package that decides bytes is not the one this tool is made with.
+
+    What is installed says which: a checkout has its tools from a hash-locked file.
+    """
+    try:
+        asked = [Requirement(line) for line in requires(DISTRIBUTION) or []]
+    except PackageNotFoundError:
+        return
+    for one in asked:
+        exact = [s.version for s in one.specifier if s.operator == "=="]
+        if not exact or (one.marker and not one.marker.evaluate({"extra": ""})):
+            continue
+        try:
+            found = version(one.name)
+        except PackageNotFoundError:
+            found = "none"
+        if found not in one.specifier:
+            raise Problem(
+                f"{one.name} {exact[0]} decides the image's bytes, and {found} is "
+                f"installed: pipx reinstall {DISTRIBUTION}"
+            )
 
 
 def make(

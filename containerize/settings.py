@@ -60,7 +60,7 @@ class Settings:
     app: str = "app"
     """What is served, as FLASK_APP says it, such as `shop:create_app`."""
     requirements: str = "requirements.in"
-    """What asks for the app's requirements; with `pyproject.toml` it is installed."""
+    """File that asks for the app's requirements; pyproject.toml: [project] does."""
     requirements_lock: str = ""
     """Their lock; requirements.txt when empty, or .lock where that is what asks."""
     dockerfile: str = "Dockerfile"
@@ -134,11 +134,6 @@ class Settings:
                 f"set {PREFIX}CACHE to a directory"
             )
         return Path(home, ".cache", "containerize")
-
-    @property
-    def installed(self) -> bool:
-        """Whether the app is installed by the backend that its pyproject.toml names."""
-        return self.requirements == "pyproject.toml"
 
     @property
     def container_name(self) -> str:

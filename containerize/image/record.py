@@ -16,7 +16,8 @@ from typing import Any
 from containerize import FORMAT
 from containerize.errors import Problem
 from containerize.image.canonical import ImageDigests
-from containerize.pack import layers, selection, sources, tree
+from containerize.lock.locks import BACKEND, BASE
+from containerize.pack import layers, project, selection, sources, tree
 from containerize.settings import Settings, check_volume
 
 GOLDEN = "digests.json"
@@ -34,7 +35,8 @@ def golden_path(settings: Settings) -> Path:
 
 def locks(settings: Settings) -> tuple[str, ...]:
     """The locks that decide the image."""
-    return ("base.lock", settings.requirements_lock_name)
+    own = (BACKEND,) if settings.installs_project else ()
+    return (BASE, settings.requirements_lock_name, *own)
 
 
 def inputs(settings: Settings) -> dict[str, str]:
@@ -49,6 +51,8 @@ def inputs(settings: Settings) -> dict[str, str]:
         else "missing"
         for name in (settings.dockerfile, *locks(settings))
     }
+    if settings.installs_project:
+        found |= {file.path: _state(file) for file in project.reads(settings)}
     found |= {file.path: _state(file) for file in selection.app(settings).files}
     served = "".join(map(tree.sha256, layers.service_files()))
     found["package served"] = f"sha256:{hashlib.sha256(served.encode()).hexdigest()}"

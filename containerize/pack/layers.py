@@ -13,8 +13,9 @@ import shutil
 import stat
 import tarfile
 import tempfile
+import types
 import zipfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 import debian.debfile
@@ -26,6 +27,7 @@ from containerize.fetch import inputs
 from containerize.lock import locks
 from containerize.pack import (
     compile_modules,
+    project,
     scripts,
     selection,
     sonames,
@@ -100,6 +102,10 @@ def pack(settings: Settings) -> Packed:
     collected = inputs.collect(settings)
     app = selection.app(settings)
     check_app(settings, app.files, [wheel.path for wheel in collected.wheels])
+    installed: Mapping[str, tree.Entry] = {}
+    if settings.installs_project:
+        backend = inputs.collect_backend(settings)
+        installed = project.build(settings, app.files, backend, locked.time).entries
     debs = [path for _, path in collected.packages]
     unpack = [(wheel.name, wheel.path) for wheel in collected.wheels]
     fixed = (
@@ -116,7 +122,7 @@ def pack(settings: Settings) -> Packed:
         ("rootfs", lambda: rootfs(debs, settings.python), (*fixed, *packages)),
         ("deps", lambda: dependencies(settings, unpack), (*fixed, *digests)),
         ("service", service, None),
-        ("app", lambda: _application(settings, app.files), None),
+        ("app", lambda: _application(settings, app.files, installed), None),
     )
     made = [
         _packed(settings, name, locked.time, make, key) for name, make, key in parts
@@ -353,7 +359,11 @@ def application(settings: Settings) -> tree.Tree:
     return _application(settings, selection.app(settings).files)
 
 
-def _application(settings: Settings, files: Iterable[sources.File]) -> tree.Tree:
+def _application(
+    settings: Settings,
+    files: Iterable[sources.File],
+    installed: Mapping[str, tree.Entry] = types.MappingProxyType({}),
+) -> tree.Tree:
     packed = tree.Tree()
     packed.add(APP, tree.DIRECTORY)
     for file in files:
@@ -362,6 +372,8 @@ def _application(settings: Settings, files: Iterable[sources.File]) -> tree.Tree
         else:
             entry = tree.symlink(file.target)
         packed.add(f"{APP}/{file.path}", entry)
+    for path, entry in installed.items():
+        packed.replace(path, entry)
     for volume in settings.volumes:
         _add_volume(packed, check_volume(volume)[1])
     return packed
@@ -400,7 +412,10 @@ def check_app(
         below = [posixpath.normpath(name.removeprefix(f"/{APP}/"))]
     else:
         module = name.replace(".", "/")
-        below = [module, *(f"{top}/{module}" for top in ("src",) if settings.installed)]
+        below = [
+            module,
+            *(f"{top}/{module}" for top in ("src",) if settings.installs_project),
+        ]
     if {path + end for path in below for end in ("", ".py")} & paths:
         return
     top = name.split(".")[0]

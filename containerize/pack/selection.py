@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import posixpath
 import re
@@ -123,6 +124,16 @@ def outputs(settings: Settings) -> list[Path]:
     ]
 
 
+@functools.cache
+def _never() -> Rules:
+    return Rules(_lines(NEVER_PACKED))
+
+
+def is_secret(path: bytes) -> bool:
+    """Whether a path is one that no image needs, and that often is secret."""
+    return bool(_left_out(_never(), path))
+
+
 class _Choice:
     """The rules of one project, and what they have left out so far."""
 
@@ -139,7 +150,7 @@ class _Choice:
             tools.append("/tasks.py")
         self._tools = Rules(_lines(tools))
         self.rules = Rules(_lines((*NEVER_PACKED, *FOR_READERS, *tools)))
-        self._never = Rules(_lines(NEVER_PACKED))
+        self._never = _never()
         self._exclude = Rules(_lines(settings.exclude))
         # A pattern that ends in stars says nothing of a file that looks secret.
         no_name = [re.fullmatch(r"(.*/)?[*?]+", item) for item in self._include]

@@ -24,7 +24,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from containerize import build, environ
+from containerize import FORMAT, build, environ
 from containerize.engines.engine import Engine
 from containerize.errors import Problem
 from containerize.fetch import inputs
@@ -203,6 +203,13 @@ class Expected:
             return
         facts = record.read_golden(path).get(settings.image_architecture)
         if facts:
+            made_by = facts.get("format", 0)
+            if made_by != FORMAT:
+                raise Problem(
+                    f"{self.name} is of format {made_by} of this tool, and this is "
+                    f"format {FORMAT}, whose digests differ: `invoke digest --save`, "
+                    "or install the tool of that format"
+                )
             self.digest = facts["manifest"]
             self.changed = tuple(record.changes(settings, facts))
         elif against:
@@ -290,6 +297,7 @@ def _fresh_cache(settings: Settings, home: Path) -> Path:
     for path in (
         *(wheel.path for wheel in collected.wheels),
         *(path for _, path in collected.packages),
+        *(wheel.path for wheel in inputs.collect_backend(settings)),
     ):
         shutil.copyfile(path, cache / path.name)
     return cache

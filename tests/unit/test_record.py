@@ -115,3 +115,13 @@ def test_the_committed_digests_are_of_the_files_as_they_are():
             "containerize",
         }
         assert not changed, "run `invoke digest --save`"
+
+
+def test_digests_of_another_format_are_told_apart_in_a_line(project):
+    save_golden(project)
+    assert rebuild.Expected(project, "").digest == DIGESTS.manifest
+    golden = json.loads(record.golden_path(project).read_text("utf-8"))
+    golden[project.image_architecture]["format"] = 7
+    record.golden_path(project).write_text(json.dumps(golden))
+    with pytest.raises(Problem, match=r"digests\.json is of format 7 .* format 1,"):
+        rebuild.Expected(project, "")

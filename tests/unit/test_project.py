@@ -1,0 +1,184 @@
+"""[project] apps: what their backend makes, installed as an editable install would."""
+
+import os
+import tempfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from containerize import settings
+from containerize.errors import Problem
+from containerize.fetch.inputs import Wheel
+from containerize.pack import project, selection
+
+TIME = 1_763_856_000
+SITE = "usr/local/lib/python3.13/site-packages"
+# A backend of the repository's own, which needs no wheel and shows what it is given.
+BACKEND = """
+import json, os, pathlib, zipfile
+
+def build_wheel(directory, config=None, metadata=None):
+    tag = os.environ.get("X", "py3-none-any")
+    name = f"shelf-4.5.6-{tag}.whl"
+    info = "shelf-4.5.6.dist-info"
+    files = {str(p.relative_to("src")): p.read_bytes()
+             for p in sorted(pathlib.Path("src").rglob("*")) if p.is_file()}
+    more = json.loads(pathlib.Path("more.json").read_text())
+    tag = more.pop("TAG", tag)
+    name = f"shelf-4.5.6-{tag}.whl"
+    if "FAIL" in more:
+        raise ValueError(more["FAIL"])
+    files |= {k: v.encode() for k, v in more.items()}
+    environ = {k: v for k, v in os.environ.items() if k not in ("PATH", "HOME")}
+    files |= {
+        f"{info}/METADATA": b"Metadata-Version: 2.1\\nName: shelf\\nVersion: 4.5.6\\n",
+        f"{info}/WHEEL": b"Wheel-Version: 1.0\\nGenerator: x (%d)\\n"
+                         b"Root-Is-Purelib: true\\n" % os.getpid(),
+        f"{info}/entry_points.txt": b"[console_scripts]\\nshelf = shelf.cli:main\\n",
+        f"{info}/environ.json": json.dumps(environ, sort_keys=True).encode(),
+        f"{info}/files.txt": "\\n".join(sorted(
+            str(p) for p in pathlib.Path(".").rglob("*") if p.is_file())).encode(),
+    }
+    record = "".join(f"{n},,\\n" for n in (*files, f"{info}/RECORD"))
+    with zipfile.ZipFile(os.path.join(directory, name), "w") as archive:
+        for inner, data in {**files, f"{info}/RECORD": record.encode()}.items():
+            archive.writestr(inner, data)
+    return name
+"""
+FILES = {
+    "pyproject.toml": """
+[build-system]
+requires = []
+build-backend = "ours"
+[project]
+name = "shelf"
+version = "4.5.6"
+[tool.containerize]
+image = "shelf"
+app = "shelf"
+requirements = "pyproject.toml"
+""",
+    "README.md": "",
+    ".env": "SECRET=1",
+    "tests/test_x.py": "",
+    "more.json": "{}",
+    "src/shelf/__init__.py": "one",
+    "src/shelf/cli.py": "def main(): ...\n",
+}
+
+
+def put(root, files):
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+
+
+@pytest.fixture
+def shelf(tmp_path):
+    put(tmp_path, FILES)
+    return settings.load(tmp_path, {})
+
+
+def made(loaded):
+    """What a backend gives that is a wheel of its own."""
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch, "backend")
+        info = "ours-1.dist-info"
+        files = {
+            "ours.py": BACKEND,
+            f"{info}/METADATA": "Metadata-Version: 2.1\nName: ours\nVersion: 1\n",
+            f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\n",
+        }
+        record = "".join(f"{name},,\n" for name in (*files, f"{info}/RECORD"))
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, text in {**files, f"{info}/RECORD": record}.items():
+                archive.writestr(name, text)
+        wheel = Wheel("ours-1-py3-none-any.whl", path, "0")
+        return project.build(loaded, selection.app(loaded).files, [wheel], TIME)
+
+
+def test_the_source_stays_and_the_metadata_is_installed(shelf):
+    found = made(shelf).entries
+    info = f"{SITE}/shelf-4.5.6.dist-info"
+    names = ["METADATA", "RECORD", "WHEEL", "entry_points.txt", "INSTALLER"]
+    assert sorted(found) == sorted(
+        [
+            *(f"{info}/{name}" for name in (*names, "environ.json", "files.txt")),
+            f"{SITE}/shelf.pth",
+            "usr/local/bin/shelf",
+        ]
+    )
+    assert found[f"{SITE}/shelf.pth"].content == b"/srv/src\n"
+    assert found["usr/local/bin/shelf"].content.startswith(b"#!/usr/bin/python3.13\n")
+    assert found["usr/local/bin/shelf"].mode == 0o755
+    record = found[f"{info}/RECORD"].content.decode()
+    assert "\nshelf.pth,sha256=" in record
+    assert "../../../bin/shelf,sha256=" in record
+    assert "cli.py" not in record
+    assert found[f"{info}/files.txt"].content.decode().split() == [
+        *("README.md", "more.json", "pyproject.toml"),
+        *("src/shelf/__init__.py", "src/shelf/cli.py"),
+    ]
+
+
+def test_the_surroundings_change_nothing(shelf, monkeypatch):
+    first = made(shelf).entries
+    (shelf.build_dir / "backend.json").unlink()
+    monkeypatch.setenv("PYTHONHASHSEED", "7")
+    monkeypatch.setenv("PYTHONPATH", "/nowhere")
+    monkeypatch.setenv("LC_ALL", "tr_TR.UTF-8")
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1")
+    old = os.umask(0o077)
+    try:
+        assert made(shelf).entries == first
+    finally:
+        os.umask(old)
+
+
+def test_an_edit_that_metadata_does_not_show_calls_no_backend(shelf, monkeypatch):
+    first = made(shelf)
+    with monkeypatch.context() as patch:
+        patch.setattr(project, "_run_backend", None)
+        put(shelf.root, {"src/shelf/cli.py": "edited"})
+        assert made(shelf) == first
+    for change in (
+        {"src/shelf/new.py": ""},
+        {"README.md": "x"},
+        {"more.json": '{"shelf/_version.py": "v = 1"}'},
+    ):
+        before = (shelf.build_dir / "backend.json").read_bytes()
+        put(shelf.root, change)
+        made(shelf)
+        assert (shelf.build_dir / "backend.json").read_bytes() != before
+
+
+def test_generated_modules_stand_where_their_package_is(shelf):
+    more = '{"shelf/_version.py": "v = 1", "shelf_more.py": "x"}'
+    put(shelf.root, {"more.json": more})
+    found = made(shelf)
+    assert found.entries["srv/src/shelf/_version.py"].content == b"v = 1"
+    assert found.entries[f"{SITE}/shelf_more.py"].content == b"x"
+    # They may hold what the backend read anywhere: an edit calls it again.
+    before = (shelf.build_dir / "backend.json").read_bytes()
+    put(shelf.root, {"src/shelf/cli.py": "edited"})
+    assert "srv/src/shelf/cli.py" not in made(shelf).entries
+    assert (shelf.build_dir / "backend.json").read_bytes() != before
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"more.json": '{"FAIL": "no such licence"}'}, "failed: ValueError: no such"),
+        ({"more.json": '{"TAG": "cp313-cp313-linux_x86_64"}'}, "into wheels/"),
+        (
+            {"pyproject.toml": FILES["pyproject.toml"].replace("[]", '["hatch-vcs"]')},
+            r"comes from commits \(hatch-vcs\).*write version",
+        ),
+    ],
+)
+def test_what_no_image_can_have_is_one_line(shelf, change, match):
+    put(shelf.root, change)
+    with pytest.raises(Problem, match=match) as caught:
+        made(shelf)
+    assert "\n" not in str(caught.value)
