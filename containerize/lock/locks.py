@@ -122,13 +122,10 @@ def read_tools(settings: Settings) -> tuple[Pin, ...]:
 
 def check(settings: Settings) -> list[str]:
     """What is not in step, a line each; needs no network and touches nothing."""
-    reads: list[Callable[[Settings], object]] = [read_requirements, read_backend]
-    if not settings.base_image:
-        reads.insert(0, read_base)
-    if _tools(settings):
-        reads.append(read_tools)
+    reads: tuple[Callable[[Settings], object], ...]
+    reads = (read_base, read_requirements, read_backend, read_tools)
     found = []
-    for read in reads:
+    for read in reads[1:] if settings.base_image else reads:
         try:
             read(settings)
         except Problem as problem:
@@ -145,7 +142,9 @@ def lock(settings: Settings, *, upgrade: bool, progress: Progress) -> list[str]:
     raises Problem where something cannot be resolved, and leaves them as they were.
     """
     # What needs no network goes first.
-    image, tools = _image(settings), _tools(settings)
+    image = _image(settings)
+    file = settings.root / image.lock
+    tools = _tools(settings, {file: _text(file)})
     plans = [tools, _backend(settings) if settings.installs_project else None]
     hosts = [pins.linux(f"{v}.0", "amd64", _HOST_GLIBC) for v in _HOST_PYTHONS]
     newest = f"{_HOST_PYTHONS[-1]}.0"
@@ -168,10 +167,9 @@ def lock(settings: Settings, *, upgrade: bool, progress: Progress) -> list[str]:
             requirements = _make_pins(settings, image, targets, upgrade)
             made.append(requirements)
             made += [other.result() for other in others]
-        if tools and image.lock in tools.source.files:
-            new = {settings.root / image.lock: requirements.text}
-            if tools := _tools(settings, new):
-                made.append(_make_pins(settings, tools, hosts, upgrade))
+        follows = tools and image.lock in tools.source.files
+        if follows and (tools := _tools(settings, {file: requirements.text})):
+            made.append(_make_pins(settings, tools, hosts, upgrade))
     return _write(settings, made)
 
 

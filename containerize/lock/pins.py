@@ -339,7 +339,9 @@ def pinned_versions(text: str) -> dict[str, set[str]]:
 
 def _requirement(where: str, entry: str) -> str:
     bare = re.sub(r"^(-e|--editable)\b[\s=]*", "", entry)
-    if bare != entry or re.match(r"\.{0,2}/|\.$|file:|.*\.(whl|zip|tar\.\w+)$", bare):
+    if bare != entry or re.match(
+        r"\.{0,2}/|\.$|file:|[^@:]*\.(whl|zip|tar\.\w+)$", bare
+    ):
         raise Problem(
             f"{where}: {entry!r} is asked for by its path, which no lock holds: "
             f"{_BUILD_IT}"

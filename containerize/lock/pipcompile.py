@@ -114,13 +114,17 @@ class EverywhereRepository(PyPIRepository):
         return any(ireq.specifier.filter(versions))
 
 
-class _Unreachable(logging.Handler):
-    """Counts what urllib3 says of an index that does not answer."""
+class _Unreachable(logging.Filter):
+    """Sees what urllib3 says of an index that does not answer.
 
-    count = 0
+    It is no handler, since pip's own configuration of logging takes those away.
+    """
 
-    def emit(self, record: logging.LogRecord) -> None:
-        self.count += "connection broken" in record.getMessage()
+    seen = False
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        self.seen = self.seen or "connection broken" in record.getMessage()
+        return True
 
 
 def main(target: str, *options: str) -> None:
@@ -150,14 +154,14 @@ def _compile(options: list[str]) -> tuple[list[Any], str]:
 
     setattr(Factory, "_make_requirements_from_install_req", make_others)  # noqa: B010
     unreachable = _Unreachable()
-    logging.getLogger("pip._vendor.urllib3.connectionpool").addHandler(unreachable)
+    logging.getLogger("pip._vendor.urllib3.connectionpool").addFilter(unreachable)
     pins = Path("pins")
     while True:
         try:
             pip_compile.cli(options, standalone_mode=False)
             return list(missing.values()), ""
         except PipError as error:
-            if unreachable.count:
+            if unreachable.seen:
                 return [], "the package index cannot be reached"
             ireq = _missing(error)
             if ireq and canonicalize_name(ireq.name) not in missing:

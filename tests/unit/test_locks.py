@@ -279,7 +279,7 @@ def test_a_project_without_a_wheel_is_named(
     with pytest.raises(
         Problem,
         match=r"^requirements.in: source>=1, which app needs, has no wheel for "
-        r"Python 3.13 on Linux x86_64$",
+        r"Python 3.13 on Linux x86_64: ask for .* wheels/, .* base-image",
     ):
         lock(sample, progress)
 
@@ -289,7 +289,7 @@ def test_an_architecture_without_a_wheel_is_named(
 ) -> None:
     index.add("native", "1.0", tag="cp313-cp313-manylinux_2_17_x86_64")
     write(sample, "requirements.in", "native\n")
-    with pytest.raises(Problem, match=r"native has no wheel for .* Linux aarch64$"):
+    with pytest.raises(Problem, match=r"native has no wheel for .* Linux aarch64: ask"):
         lock(sample, progress)
     assert not (sample.root / "requirements.txt").exists()
 
@@ -343,8 +343,8 @@ def test_an_unreachable_index_is_named(
         ("-r more.in", "more.in is missing"),
         ("--constraint=more.in", "more.in is missing"),
         ("app @ http://127.0.0.1/app.whl", "app is asked for by its address"),
-        ("git+http://127.0.0.1/app", "no requirement"),
-        ("./app.whl", "no requirement"),
+        ("git+http://127.0.0.1/app", "is asked for by its address"),
+        ("./app.whl", "is asked for by its path"),
         ("app; python_version > 'x", "no requirement"),
     ],
 )
