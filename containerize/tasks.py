@@ -175,7 +175,7 @@ def lock(s: Session, upgrade: bool = False, check: bool = False) -> None:
         report(locks.lock(s.settings, upgrade=upgrade, progress=Meter()))
         return
     if stale := locks.check(s.settings):
-        raise Problem("; ".join(stale))
+        raise Problem("; ".join(dict.fromkeys(stale)))
     say("The locks are in step with their inputs.")
 
 

@@ -318,7 +318,8 @@ def _may_run(user: int, directory: Path) -> bool:
 
 
 def _top() -> Path:
-    return Path(__file__).resolve().parent.parent
+    """The directory that this package is in."""
+    return Path(__file__).resolve().parents[2]
 
 
 @contextlib.contextmanager
