@@ -20,6 +20,7 @@ from containerize.engines import container
 from containerize.engines.complaints import NoEngine
 from containerize.engines.engine import Engine
 from containerize.errors import Problem
+from containerize.pack import sources
 from tests.matrix import releases
 from tests.matrix.conftest import BOOKWORM, FORKY
 
@@ -78,10 +79,8 @@ HEALTHCHECK CMD ["python3", "-c", "exit(1)"]
 def simple(repository, top):
     """This repository with an image that is soon built."""
     root = top / "simple"
-    root.mkdir()
-    for path in repository.root.iterdir():
-        if path.name not in ("Dockerfile", "build", "dist"):
-            (root / path.name).symlink_to(path)
+    for file in sources.read(repository.root).files:
+        file.write(root)
     (root / "Dockerfile").write_text(DOCKERFILE)
     return dataclasses.replace(repository, root=root)
 
