@@ -2,7 +2,7 @@
 
 From nothing to the app answering: init, up
 The image:      lock, fetch, build, digest, verify, images
-The container:  run, logs, ps, stop
+The container:  run, exec, logs, ps, stop
 The rest:       lint, engine, clean
 """
 

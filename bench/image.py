@@ -311,9 +311,11 @@ def first_answer(
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
-    command = container.run_command(
-        ours, reference, name=f"{NAME}-run", port=port, environment=environment
+    given = tuple(f"--env={key}={value}" for key, value in (environment or {}).items())
+    launch = container.Launch(
+        settings=ours, reference=reference, name=f"{NAME}-run", port=port, options=given
     )
+    command = launch.command()
 
     def run() -> None:
         using.run(*command, echo=False)
@@ -327,11 +329,12 @@ def first_answer(
 
 def _nothing(ours: Settings, using: Engine, reference: str) -> float:
     """Seconds of a container that starts Python and ends."""
-    command = container.run_command(ours, reference, name=f"{NAME}-pass", port=0)
-    command.remove("--detach")
-    command.insert(1, "--entrypoint=python3")
+    words = ("python3", "-c", "pass")
+    launch = container.Launch(
+        settings=ours, reference=reference, name=f"{NAME}-pass", port=0, words=words
+    )
     try:
-        return seconds(lambda: using.run(*command, "-c", "pass", echo=False))
+        return seconds(lambda: using.run(*launch.command(("run",)), echo=False))
     finally:
         _remove(using, f"{NAME}-pass")
 

@@ -44,7 +44,7 @@ _GRANIAN = (
     f"--blocking-threads {THREADS} --factory --log"
 )
 SERVERS = {
-    OURS: "python3 -m app",
+    OURS: "python3 -m served",
     "gunicorn gthread": f"{_GUNICORN} --access-logfile - app:create_app()",
     "granian": f"{_GRANIAN} --access-log app:create_app",
     "gunicorn gthread, no access log": f"{_GUNICORN} app:create_app()",
@@ -390,7 +390,7 @@ def sizing(service: Service, plot: Path) -> None:
     images = {str(threads): _tag(0) for threads in SIZES}
     environment = {
         # By default fewer connections are held than the most that are tried here.
-        name: {"APP_THREADS": name, "APP_CONNECTIONS": "2000"}
+        name: {"SERVED_THREADS": name, "SERVED_CONNECTIONS": "2000"}
         for name in images
     }
     found: dict[tuple[str, int], list[Load]] = {}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+import os
 import secrets
 import shutil
 from collections.abc import Callable, Sequence
@@ -13,8 +15,7 @@ from containerize.engines.engine import Engine, ignore
 from containerize.errors import Problem
 from containerize.image import canonical, record
 from containerize.image.canonical import ImageDigests
-from containerize.lock import locks
-from containerize.pack import layers, tree
+from containerize.pack import layers, selection, tree
 from containerize.settings import Settings, check_tag
 
 LABEL = "containerize"
@@ -28,7 +29,7 @@ class Image:
     references: tuple[str, ...]
     archive: Path
     digests: ImageDigests
-    packed: tuple[layers.Layer, ...]
+    packed: layers.Packed
 
 
 def archive_path(settings: Settings) -> Path:
@@ -85,9 +86,10 @@ def _build_command(
     command += [] if cache else ["--no-cache"]
     if settings.base_image:
         command += ["--build-arg", f"BASE={settings.base_image}"]
+    command += ["--build-arg", f"APP={settings.app}"]
     for name in names:
         command += ["--tag", name]
-    return [*command, "."]
+    return [*command, os.path.relpath(settings.build_dir / "context", settings.root)]
 
 
 def build(
@@ -112,7 +114,8 @@ def build(
     built = fresh(settings)
     try:
         make(settings, engine, [built], cache=cache)
-        digests = export(settings, engine, names, archive, built=built)
+        time = packed.locked.time
+        digests = export(settings, engine, names, archive, time=time, built=built)
         if changed := record.changes(settings, {"inputs": sources}):
             archive.unlink()
             raise Problem(f"{_some(changed)} changed during the build: build again")
@@ -133,10 +136,14 @@ def build(
     return Image(references=names, archive=archive, digests=digests, packed=packed)
 
 
-def pack(settings: Settings) -> tuple[layers.Layer, ...]:
+def pack(settings: Settings) -> layers.Packed:
     """Pack the layers. Raises Problem where an input or the Dockerfile is missing."""
-    if not (settings.root / "Dockerfile").is_file():
-        raise Problem("there is no Dockerfile: restore it (git checkout Dockerfile)")
+    name = settings.dockerfile
+    if not (settings.root / name).is_file():
+        raise Problem(
+            f"there is no {name}: restore it (git checkout {name}), or let "
+            "`containerize init` write it"
+        )
     return layers.pack(settings)
 
 
@@ -148,6 +155,7 @@ def make(
     The first name must be new, so that what has it afterwards is what was built.
     Raises Problem where nothing has it, as after a builder that keeps its result.
     """
+    layers.stage(settings)
     command, *_ = commands(settings, names, kind=engine.kind, cache=cache)
     engine.stream(*command, cwd=settings.root)
     form = ("image", "inspect", "--format", "{{.Id}}", names[0])
@@ -170,11 +178,13 @@ def export(
     names: Sequence[str],
     archive: Path,
     *,
+    time: int,
     built: str = "",
 ) -> ImageDigests:
     """Write the engine's image canonically to `archive`, which tells its `names`.
 
-    The engine knows it as `built`, or else by the first of them.
+    `time`, in seconds since 1970, is the packed layers'. The engine knows the image as
+    `built`, or else by the first of the names.
     """
     with tree.scratch(archive.parent) as scratch:
         saved = scratch / "saved.tar"
@@ -185,7 +195,7 @@ def export(
         return canonical.canonicalize(
             saved,
             archive,
-            time=locks.read_base(settings).time,
+            time=time,
             labels=labels(settings),
             references=names,
             architecture=settings.image_architecture,
@@ -223,7 +233,7 @@ def labels(settings: Settings) -> dict[str, str]:
     """The image's labels: its project, and the SHA-256 of the locks it comes from."""
     name, _, value = settings.label.partition("=")
     found = {name: value}
-    for lock in record.LOCKS:
+    for lock in record.locks(settings):
         found[f"{LABEL}.{lock}"] = f"sha256:{record.text_sha256(settings.root / lock)}"
     return found
 
@@ -304,9 +314,15 @@ def _some(names: Sequence[str], most: int = 5) -> str:
 
 
 def clean(settings: Settings) -> None:
-    """Remove the packed layers, the archives and their records."""
+    """Remove the packed layers, the archives and their records; all else stays."""
+    for path in selection.outputs(settings):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
     for directory in (settings.build_dir, settings.dist_dir):
-        shutil.rmtree(directory, ignore_errors=True)
+        with contextlib.suppress(OSError):  # not empty, or not there
+            directory.rmdir()
 
 
 def _engine_name(engine: Engine) -> str:

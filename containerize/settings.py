@@ -6,6 +6,7 @@ import dataclasses
 import os
 import platform
 import re
+import shlex
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,6 +28,10 @@ _NAME = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*")
 _CONTAINER = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _SIZE = re.compile(r"[1-9][0-9]*[kmg]")
+_NETWORK = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
+_COMMAND = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
+# Names that engines have, which stand for no network that a port could be published on.
+_NO_NETWORK = re.compile(r"host|none|private|(container|ns|slirp4netns|pasta)(:.*)?")
 _PINNED = re.compile(r".+@sha256:[0-9a-f]{64}")
 
 
@@ -53,7 +58,17 @@ class Settings:
     engine: str = ""
     """`docker`, `podman`, or a path to one; whichever answers when empty."""
     app: str = "app"
-    """Directory that becomes the app layer."""
+    """What is served, as FLASK_APP says it, such as `shop:create_app`."""
+    requirements: str = "requirements.in"
+    """What asks for the app's requirements; with `pyproject.toml` it is installed."""
+    requirements_lock: str = "requirements.txt"
+    """The lock of them."""
+    dockerfile: str = "Dockerfile"
+    """What puts the packed layers together."""
+    include: tuple[str, ...] = ()
+    """Files to pack though .gitignore or our own rules name them, as patterns."""
+    exclude: tuple[str, ...] = ()
+    """Files to leave out of the image, as patterns of a .gitignore."""
     python: str = "3.13"
     """The image's Python, as X.Y."""
     interpreter: str = ""
@@ -76,8 +91,16 @@ class Settings:
     """Image whose apt stands in where the host's is not Debian's; debian:SUITE-slim."""
     cache: str = ""
     """Input cache; $XDG_CACHE_HOME/containerize when empty."""
+    env_file: str = ""
+    """File of variables for the containers, in the syntax of dotenv."""
+    volumes: tuple[str, ...] = ()
+    """`NAME:/path` or `./directory:/path`, each with `:options` if need be."""
+    network: str = ""
+    """Network of the engine that the containers join; its default one when empty."""
+    commands: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Further processes by name, each a container of its own: `NAME = "COMMAND"`."""
     memory: str = "128m"
-    """Memory limit of the container."""
+    """Memory limit of each container."""
     pids: int = 64
     """Limit on processes and threads of the container."""
     health_timeout: int = 60
@@ -111,6 +134,11 @@ class Settings:
                 f"set {PREFIX}CACHE to a directory"
             )
         return Path(home, ".cache", "containerize")
+
+    @property
+    def installed(self) -> bool:
+        """Whether the app is installed by the backend that its pyproject.toml names."""
+        return self.requirements == "pyproject.toml"
 
     @property
     def container_name(self) -> str:
@@ -223,6 +251,60 @@ def check_container(name: str) -> str:
     return name
 
 
+def check_size(size: str) -> str:
+    """`size` itself; a Problem if it is no size of memory."""
+    if not _SIZE.fullmatch(size):
+        raise Problem(f"memory {size!r} is no size: use one like 128m")
+    return size
+
+
+def check_network(name: str) -> str:
+    """`name` itself; a Problem if no port can be published on such a network."""
+    if name and (_NO_NETWORK.fullmatch(name) or not _NETWORK.fullmatch(name)):
+        raise Problem(
+            f"network {name!r} is none that a port can be published on: name one that "
+            "the engine lists (`docker network ls`)"
+        )
+    return name
+
+
+def check_volume(text: str) -> tuple[str, str, str]:
+    """The source, path in the container and options of `SOURCE:/path[:options]`.
+
+    The source is a volume's name, or a directory, which has a slash or begins with a
+    dot or a tilde. Raises Problem for anything else.
+    """
+    source, _, rest = text.partition(":")
+    path, _, options = rest.partition(":")
+    parts = path.split("/")
+    named = _CONTAINER.fullmatch(source)
+    directory = "/" in source or source.startswith((".", "~"))
+    whole = path.startswith("/") and path.strip("/") and ".." not in parts
+    if not whole or ":" in options or not (named or directory):
+        raise Problem(
+            f"volume {text!r} is none: use NAME:/path or ./directory:/path, with "
+            "options if need be, such as NAME:/path:ro"
+        )
+    return source, path, options
+
+
+def _check_command(name: str, command: str) -> None:
+    """A Problem if a command's name cannot end a container's, or has no words."""
+    if not _COMMAND.fullmatch(name) or name == "next":
+        raise Problem(
+            f"commands: {name!r} is no name: use lower-case letters, digits and '-', "
+            "and not next, which `up` uses itself"
+        )
+    try:
+        words = shlex.split(command)
+    except ValueError as error:
+        raise Problem(
+            f"commands: {name}: {command!r} cannot be read: {error}"
+        ) from None
+    if not words:
+        raise Problem(f'commands: {name} is empty: say {name} = "python -m …"')
+
+
 def _typed(
     where: str, field: dataclasses.Field[object], value: object, *, text: bool = False
 ) -> object:
@@ -234,6 +316,12 @@ def _typed(
         if isinstance(value, list) and all(isinstance(part, str) for part in value):
             return tuple(value)
         raise Problem(f"{where} must be a list of strings, not {value!r}")
+    if kind == "Mapping[str, str]":
+        if text:
+            raise Problem(f"{where} cannot be set by a variable: use pyproject.toml")
+        if isinstance(value, dict) and all(isinstance(v, str) for v in value.values()):
+            return value
+        raise Problem(f'{where} must be a table of NAME = "COMMAND", not {value!r}')
     if kind == "int":
         try:
             if isinstance(value, bool):
@@ -272,8 +360,12 @@ def _check(settings: Settings) -> None:
             f"base-image {settings.base_image!r} has no digest: pin it as "
             "NAME@sha256:…, so that every build starts from the same bytes"
         )
-    if not _SIZE.fullmatch(settings.memory):
-        raise Problem(f"memory {settings.memory!r} is no size: use one like 128m")
+    check_size(settings.memory)
+    check_network(settings.network)
+    for volume in settings.volumes:
+        check_volume(volume)
+    for name, command in settings.commands.items():
+        _check_command(name, command)
     for name in ("pids", "health_timeout", "stop_timeout"):
         if getattr(settings, name) < 1:
             raise Problem(f"{name.replace('_', '-')} must be at least 1")

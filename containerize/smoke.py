@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import http.client
 import os
 import urllib.parse
@@ -34,7 +35,8 @@ def url() -> Iterator[str]:
     """The service at SMOKE_URL, or a new container of the image as the files make it.
 
     The container runs under the production flags, on a port that the engine chooses,
-    and is removed afterwards.
+    with the variables of `env-file` and without the `commands`. Its volumes are its
+    own, directories are mounted read-only, and all is removed afterwards.
     """
     named = os.environ.get(VARIABLE)
     if named is not None:
@@ -54,7 +56,7 @@ def url() -> Iterator[str]:
 @contextlib.contextmanager
 def _container() -> Iterator[str]:
     from containerize import build, settings
-    from containerize.engines import container, engine
+    from containerize.engines import container, engine, variables, volumes
     from containerize.fetch import inputs
     from containerize.terminal import Meter, echo
 
@@ -65,9 +67,18 @@ def _container() -> Iterator[str]:
     if not build.is_current(project, using, reference):
         build.build(project, using)
     name = f"{project.container_name}-smoke-{os.getpid()}"
-    started = container.run(project, using, reference, name=name, port=0)
+    apart = volumes.apart(project, f"smoke-{os.getpid()}")
+    project = dataclasses.replace(project, volumes=apart, commands={})
     try:
-        yield started.url.rstrip("/")
+        started = container.run(
+            project, using, reference, name=name, port=0,
+            environment=variables.read(project),
+        )  # fmt: skip
+        try:
+            yield started.url.rstrip("/")
+        finally:
+            print(container.log_tail(using, name))
+            container.stop(project, using, name)
     finally:
-        print(container.log_tail(using, name))
-        container.stop(project, using, name)
+        named = {mount.source for mount in volumes.mounts(project) if mount.named}
+        volumes.remove(using, sorted(named & set(volumes.owned(project, using))))

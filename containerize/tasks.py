@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ import invoke
 from containerize.terminal import (
     Meter,
     agreed,
+    consented,
     echo,
     megabytes,
     prepare_streams,
@@ -40,6 +42,14 @@ NAME = "name of the container; by default the setting, or the image's name"
 ENGINE = "docker, podman, or a path to one; by default whichever answers"
 TAG = "tag of the image; by default the first of the settings"
 PORT = "port on 127.0.0.1; by default the setting, 8080"
+GIVEN = {
+    "env": "NAME=VALUE, or NAME for the caller's value; can be repeated",
+    "env-file": "file of variables, in place of the setting env-file",
+    "volume": "NAME:/path or ./directory:/path, beside the settings'; can be repeated",
+    "network": "network of the engine to join; by default the setting",
+    "memory": "memory limit; by default the setting, 128m",
+}
+"""The flags that say what a container gets, and their help."""
 
 
 class Session:
@@ -92,6 +102,34 @@ class Session:
 
         return check_port(port or self.settings.port)
 
+    def given(
+        self,
+        env: Sequence[str] = (),
+        env_file: str = "",
+        volume: Sequence[str] = (),
+        network: str = "",
+        memory: str = "",
+        **_: Any,
+    ) -> tuple[Settings, dict[str, str]]:
+        """The settings with these flags over them, and the variables."""
+        from containerize.engines import variables, volumes
+        from containerize.settings import check_network, check_size
+
+        here = Path.cwd()
+        settings = dataclasses.replace(
+            self.settings,
+            env_file=str(here / Path(env_file).expanduser())
+            if env_file
+            else self.settings.env_file,
+            volumes=(
+                *self.settings.volumes,
+                *(volumes.absolute(each, here) for each in volume),
+            ),
+            network=check_network(network) or self.settings.network,
+            memory=check_size(memory) if memory else self.settings.memory,
+        )
+        return settings, variables.read(settings, env)
+
     def build_commands(self, names: Sequence[str], cache: bool = True) -> Commands:
         from containerize import build
 
@@ -99,6 +137,18 @@ class Session:
         fresh = [build.fresh(self.settings)]
         made = build.commands(self.settings, fresh, kind=kind, cache=cache)
         return [*made, *(["tag", "CONFIG-DIGEST", name] for name in names)]
+
+
+class Verb(invoke.Task[Any]):
+    """A task without the flag `--` that Invoke makes of env_file's third letter."""
+
+    def get_arguments(
+        self, ignore_unknown_help: bool | None = None
+    ) -> list[invoke.Argument]:
+        found = super().get_arguments(ignore_unknown_help)
+        for argument in found:
+            argument.names = tuple(name for name in argument.names if name not in "_-")
+        return found
 
 
 def verb(dry: Callable[..., str | Commands], **options: Any) -> Callable[..., Any]:
@@ -115,6 +165,8 @@ def verb(dry: Callable[..., str | Commands], **options: Any) -> Callable[..., An
 
             named = flags.get("engine", "")
             session = Session(named if isinstance(named, str) else "")
+            # So that what is begun is cleared away then too.
+            signal.signal(signal.SIGTERM, _terminated)
             try:
                 if not context.config.run.dry:
                     function(session, **flags)
@@ -123,15 +175,20 @@ def verb(dry: Callable[..., str | Commands], **options: Any) -> Callable[..., An
                 else:
                     session.show(shown)
             except Problem as problem:
-                raise invoke.Exit(f"{function.__name__}: {problem}", code=1) from None
+                name = options.get("name", function.__name__)
+                raise invoke.Exit(f"{name}: {problem}", code=1) from None
             except KeyboardInterrupt:
                 raise invoke.Exit("interrupted", code=130) from None
             except BrokenPipeError:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
-        return invoke.task(run, **options)
+        return invoke.task(run, klass=Verb, **options)
 
     return decorate
+
+
+def _terminated(number: int, _: object) -> None:
+    raise SystemExit(128 + number)
 
 
 def _dry_init(s: Session, dry: bool = True) -> str:
@@ -263,10 +320,15 @@ def describe(built: Image) -> None:
         f"{megabytes(sum(layer.compressed_size for layer in layers))}"
     )
     say(f"archive   {built.archive}")
-    left_out = [name for layer in built.packed for name in layer.left_out]
-    if left_out:
-        more = f" and {len(left_out) - 6} more" if left_out[6:] else ""
-        say(f"left out  {', '.join(left_out[:6])}{more}")
+    packed = built.packed
+    for word, names in (("left out", packed.left_out), ("ignored", packed.ignored)):
+        if names:
+            more = f" and {len(names) - 12} more" if names[12:] else ""
+            say(f"{word:9} {', '.join(names[:12])}{more}")
+    if packed.ignored:
+        say("          .gitignore names these: the setting include packs what you need")
+    for note in packed.notes:
+        say(f"note      {note}")
     for warning in built.digests.warnings:
         say(f"warning   {warning}")
 
@@ -351,37 +413,48 @@ def explain(verdict: Verdict) -> None:
 
 
 def _dry_run(
-    s: Session, port: str = "", name: str = "", tag: str = "", **_: Any
+    s: Session, port: str = "", name: str = "", tag: str = "", **given: Any
 ) -> Commands:
     from containerize.engines import container
 
-    command = container.run_command(
-        s.settings,
-        s.settings.reference(tag or None),
-        name=s.container(name),
+    settings, environment = s.given(**given)
+    reference, name = settings.reference(tag or None), s.container(name)
+    service = container.Launch(
+        settings=settings,
+        reference=reference,
+        name=name,
         port=s.port(port),
+        environment=environment,
     )
-    return [command]
+    others = container.commands(settings, reference, name=name, environment=environment)
+    return [launch.command() for launch in (service, *others)]
 
 
 @verb(
     _dry_run,
+    iterable=["env", "volume"],
     help={
         "port": PORT,
         "name": NAME,
         "detach": "return once the container is healthy; the default",
         "foreground": "show the log, and stop and remove the container on Ctrl-C",
         "tag": TAG,
+        **GIVEN,
         "engine": ENGINE,
     },
 )
 def run(
     s: Session,
+    env: list[str],
+    volume: list[str],
     port: str = "",
     name: str = "",
     detach: bool = False,
     foreground: bool = False,
     tag: str = "",
+    env_file: str = "",
+    network: str = "",
+    memory: str = "",
     engine: str = "",
 ) -> None:
     """Run the image under production flags and wait until it is healthy."""
@@ -395,10 +468,19 @@ def run(
         s.container(name),
         s.port(port),
     )
-    started = container.run(s.settings, s.engine, reference, name=name, port=number)
+    settings, environment = s.given(env, env_file, volume, network, memory)
+    started = container.run(
+        settings,
+        s.engine,
+        reference,
+        name=name,
+        port=number,
+        environment=environment,
+        on_line=say,
+    )
     say(started.answer)
     if foreground:
-        follow(s.settings, started)
+        follow(settings, started)
     else:
         say("Next: invoke logs --follow, invoke ps, invoke stop")
 
@@ -419,23 +501,89 @@ def follow(settings: Settings, started: Container) -> None:
 
 
 @verb(
-    lambda s, port="", **_: [*_dry_build(s), *_dry_run(s, port)],
-    help={"port": PORT, "engine": ENGINE},
+    lambda s, **flags: [*_dry_build(s), *_dry_run(s, **flags)],
+    iterable=["env", "volume"],
+    help={"port": PORT, **GIVEN, "engine": ENGINE},
 )
-def up(s: Session, port: str = "", engine: str = "") -> None:
+def up(
+    s: Session,
+    env: list[str],
+    volume: list[str],
+    port: str = "",
+    env_file: str = "",
+    network: str = "",
+    memory: str = "",
+    engine: str = "",
+) -> None:
     """Get from nothing to the app answering: engine, inputs, image, container."""
     from containerize import build as building
     from containerize.engines import container
 
     number, reference = s.port(port), s.settings.reference()
+    settings, environment = s.given(env, env_file, volume, network, memory)
     using = s.ensure_engine()
     lock_what_is_missing(s.settings)
     fetch_or_relock(s.settings)
+    # With the settings alone: what the flags say of a container changes no image.
     if not building.is_current(s.settings, using, reference):
         describe(building.build(s.settings, using))
-    started = container.ensure(s.settings, using, reference, port=number)
+    started = container.ensure(
+        settings, using, reference, port=number, environment=environment, on_line=say
+    )
     say(started.answer)
     say(f"Next: curl {started.url}, invoke logs --follow, invoke ps, invoke stop")
+
+
+def _words() -> list[str]:
+    """What follows `--`, word by word: Invoke itself joins it and loses the quotes."""
+    from containerize.errors import Problem
+
+    words = sys.argv[sys.argv.index("--") + 1 :] if "--" in sys.argv else []
+    if not words:
+        raise Problem("there is no command: give it as in exec -- flask db upgrade")
+    return words
+
+
+def _dry_exec(s: Session, tag: str = "", **given: Any) -> Commands:
+    from containerize.engines import container
+
+    settings, environment = s.given(**given)
+    reference = settings.reference(tag or None)
+    launch = container.once(settings, reference, _words(), environment=environment)
+    return [launch.command(("run",))]
+
+
+@verb(
+    _dry_exec,
+    name="exec",
+    iterable=["env", "volume"],
+    help={"tag": TAG, **GIVEN, "engine": ENGINE},
+)
+def execute(
+    s: Session,
+    env: list[str],
+    volume: list[str],
+    tag: str = "",
+    env_file: str = "",
+    network: str = "",
+    memory: str = "",
+    engine: str = "",
+) -> None:
+    """Run a command in a new container of the image: exec -- flask db upgrade."""
+    from containerize.engines import container
+
+    words, reference = _words(), s.settings.reference(tag or None)
+    settings, environment = s.given(env, env_file, volume, network, memory)
+    code = container.execute(
+        settings,
+        s.engine,
+        reference,
+        words,
+        environment=environment,
+        on_line=lambda line: print(line, file=sys.stderr),
+    )
+    if code:
+        raise invoke.Exit(code=code)
 
 
 def lock_what_is_missing(settings: Settings) -> None:
@@ -512,17 +660,34 @@ def logs(s: Session, follow: bool = False, name: str = "", engine: str = "") -> 
 
 
 @verb(
-    lambda s, **_: (
-        f"Would remove what has the label {s.settings.label}, build/ and dist/."
+    lambda s, volumes=False, **_: (
+        f"Would remove what has the label {s.settings.label}, build/ and dist/"
+        + (", and the volumes with it." if volumes else "; volumes stay.")
     ),
-    help={"engine": ENGINE},
+    help={
+        "volumes": "remove the project's volumes too, with all that they hold",
+        "yes": "do not ask whether to remove the volumes",
+        "engine": ENGINE,
+    },
 )
-def clean(s: Session, engine: str = "") -> None:
+def clean(
+    s: Session, volumes: bool = False, yes: bool = False, engine: str = ""
+) -> None:
     """Remove the project's containers, images, packed layers and archives."""
     from containerize import build as building
+    from containerize.engines import volumes as held
 
+    found = held.owned(s.settings, s.engine)
+    named = ", ".join(found)
+    if volumes and found and not yes:
+        question = f"Remove the volumes {named} with all that they hold?"
+        consented(question, "give --yes")
     building.clean(s.settings)
     building.remove(s.settings, s.engine, on_line=say)
+    if volumes:
+        held.remove(s.engine, found)
+    elif found:
+        say(f"The volumes stay: {named}; clean --volumes removes them.")
     say(f"The inputs stay in {s.settings.cache_dir}.")
 
 

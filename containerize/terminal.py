@@ -45,6 +45,20 @@ def agreed(question: str) -> bool:
         return False
 
 
+def consented(question: str, remedy: str) -> None:
+    """Ask on a terminal for what cannot be undone; Problem unless a yes is typed."""
+    from containerize.errors import Problem
+
+    if not sys.stdin.isatty():
+        raise Problem(f"{question} No terminal is here to ask: {remedy}")
+    try:
+        answer = input(f"{question} [y/N] ")
+    except EOFError:
+        answer = ""
+    if answer.strip().lower() not in ("y", "yes"):
+        raise Problem("nothing is removed")
+
+
 def megabytes(size: int) -> str:
     return f"{size / 1e6:.1f} MB"
 

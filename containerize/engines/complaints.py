@@ -273,6 +273,17 @@ _MEANINGS: tuple[tuple[re.Pattern[str], _Explanation], ...] = tuple(
             r"|no container with (?:name or )?ID \"([^\"]+)\" found",
             _say("{kind} has no container {name}: `invoke ps` lists them"),
         ),
+        (
+            r"exec:? \"([^\"]+)\": (?:executable file not found|stat \S+ no such file)"
+            r"|executable file [`']([^`']+)[`'] not found",
+            _say("the image has no command {name}: see its PATH, or name a path"),
+        ),
+        (
+            r"unable to find network with name or ID ([^\s:]+)|network (\S+) not found",
+            _say(
+                "{kind} has no network {name}: `{kind} network create {name}` makes it"
+            ),
+        ),
         (r"no space left on device|disk quota exceeded", _full),
         (
             r"buildx component is missing or broken",

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import http.client
 import json
+import os
+import secrets
+import shlex
 import signal
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from containerize.build import identifier
-from containerize.engines.engine import Engine
+from containerize.build import LABEL, identifier
+from containerize.engines import variables, volumes
+from containerize.engines.engine import Engine, ignore
 from containerize.errors import Problem
-from containerize.settings import Settings
+from containerize.settings import PREFIX, Settings
 
 HARDENING = (
     "--read-only",
@@ -52,34 +58,95 @@ class Container:
         )
 
 
-def run_command(
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Launch:
+    """A container to be: what the engine is told to start."""
+
+    settings: Settings
+    reference: str
+    name: str
+    port: int | None = None
+    """The port on 127.0.0.1; 0 lets the engine choose, None publishes none."""
+    environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    options: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
+    """A command in place of the service, without a health check of its own."""
+
+    def command(
+        self, verb: Sequence[str] = ("run", "--detach"), passed: Sequence[str] = ()
+    ) -> list[str]:
+        """The arguments after the engine's name; the variables by their names alone."""
+        settings = self.settings
+        command = [*verb, f"--name={self.name}", f"--label={settings.label}"]
+        if self.port is not None:
+            host = f"127.0.0.1:{self.port or ''}"
+            command.append(f"--publish={host}:{settings.container_port}")
+        command += [
+            *HARDENING,
+            f"--pids-limit={settings.pids}",
+            f"--memory={settings.memory}",
+            f"--stop-timeout={settings.stop_timeout}",
+            *(mount.option for mount in volumes.mounts(settings)),
+        ]
+        if settings.network:
+            command.append(f"--network={settings.network}")
+        command += passed or variables.options(self.environment)
+        command += self.options
+        if not self.words:
+            return [*command, self.reference]
+        entry, *rest = self.words
+        command += ["--no-healthcheck", f"--entrypoint={entry}"]
+        return [*command, self.reference, *rest]
+
+    def mark(self, engine: Engine, earlier: str = "") -> str:
+        """What tells this launch from another one; see `variables.mark`."""
+        image = identifier(engine, self.reference)
+        same = dataclasses.replace(self, reference=image)
+        return variables.mark(same.command(), self.environment, earlier)
+
+    def start(
+        self, engine: Engine, verb: Sequence[str] = ("run", "--detach"), mark: str = ""
+    ) -> None:
+        """Start it, or what `verb` says."""
+        marked = f"--label={MARK}={mark or self.mark(engine)}"
+        with variables.handed(self.environment) as (passed, environ):
+            engine.run(*self.command((*verb, marked), passed), variables=environ)
+
+    def runs(self, engine: Engine) -> bool:
+        """Whether the container of that name runs, and was launched as this one is."""
+        if state(self.settings, engine, self.name) != "running":
+            return False
+        earlier = label(engine, self.name, MARK)
+        return bool(earlier) and self.mark(engine, earlier) == earlier
+
+
+MARK = f"{LABEL}.launch"
+"""Label of a container: the mark of what it was launched with."""
+SERVICE = f"{LABEL}.service"
+"""Label of a command's container: the name of the service's."""
+ONCE = f"{LABEL}.once"
+"""Label of the containers of `exec`."""
+
+
+def commands(
     settings: Settings,
     reference: str,
     *,
     name: str,
-    port: int,
     environment: Mapping[str, str] | None = None,
-    options: Sequence[str] = (),
-) -> list[str]:
-    """The arguments after the engine's name that start a container, detached.
-
-    Port 0 lets the engine choose one.
-    """
-    host = f"127.0.0.1:{port or ''}"
-    command = [
-        "run",
-        "--detach",
-        f"--name={name}",
-        f"--label={settings.label}",
-        f"--publish={host}:{settings.container_port}",
-        *HARDENING,
-        f"--pids-limit={settings.pids}",
-        f"--memory={settings.memory}",
-        f"--stop-timeout={settings.stop_timeout}",
-    ]
-    for key, value in (environment or {}).items():
-        command.append(f"--env={key}={value}")
-    return [*command, *options, reference]
+) -> tuple[Launch, ...]:
+    """The containers of the setting `commands`, beside the service's, `name`."""
+    return tuple(
+        Launch(
+            settings=settings,
+            reference=reference,
+            name=f"{name}-{key}",
+            environment=environment or {},
+            options=(f"--label={SERVICE}={name}",),
+            words=tuple(shlex.split(command)),
+        )
+        for key, command in settings.commands.items()
+    )
 
 
 def run(
@@ -92,12 +159,14 @@ def run(
     environment: Mapping[str, str] | None = None,
     options: Sequence[str] = (),
     wait: bool = True,
+    on_line: Callable[[str], None] = ignore,
 ) -> Container:
     """Start a container and, unless told not to `wait`, see it healthy.
 
-    A container of this name that has ended is replaced. Raises Problem where one
-    runs, where the image or the port cannot be had, and where the container ends or
-    does not become healthy in time or answer at its port; then no container is left.
+    Those of the setting `commands` come with it. A container of this name that has
+    ended is replaced. Raises Problem where one runs, where the image or the port
+    cannot be had, and where the container ends or does not become healthy in time or
+    answer at its port; then no container is left.
     """
     name = name or settings.container_name
     port = settings.port if port is None else port
@@ -108,30 +177,170 @@ def run(
             f"container {name} runs already: `invoke stop` ends it, --name starts "
             "another"
         )
+    volumes.prepare(settings, engine, reference, on_line)
     if known:
         engine.run("rm", name)
-    command = run_command(
-        settings, reference, name=name, port=port, environment=environment,
-        options=options,
+    service = Launch(
+        settings=settings, reference=reference, name=name, port=port,
+        environment=environment or {}, options=tuple(options),
     )  # fmt: skip
-    try:
-        engine.run(*command)
+    with _discarded_unless_well(settings, engine, name):
+        service.start(engine)
         container = _started(settings, engine, name)
         if wait:
             wait_healthy(settings, container)
             see_answer(settings, container)
+        see_commands(settings, engine, reference, name=name, environment=environment)
+    return container
+
+
+@contextlib.contextmanager
+def _discarded_unless_well(
+    settings: Settings, engine: Engine, name: str
+) -> Iterator[None]:
+    """Remove the container on any exception; a Problem tells the end of its log."""
+    try:
+        yield
     except BaseException as error:
-        # A name in use is another container's; anything else that is there is ours.
-        ours = state(settings, engine, name)
-        said = log_words(engine, name) if ours and ours != "created" else ""
-        if ours:
-            # Podman would leave it its time to stop first.
-            now = ["--time", "0"] if engine.kind == "podman" else []
-            engine.run("rm", "--force", *now, name, check=False)
-        if isinstance(error, Problem) and said:
+        with _undisturbed():
+            # A name in use is another container's; anything else that is there is ours.
+            ours = state(settings, engine, name)
+            said = log_words(engine, name) if ours and ours != "created" else ""
+            for each in [*([name] if ours else []), *_with(settings, engine, name)]:
+                discard(engine, each)
+        if (
+            isinstance(error, Problem)
+            and said
+            and "the end of its log" not in str(error)
+        ):
             raise Problem(f"{error}; {said}") from None
         raise
-    return container
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Let no signal of a user stop what mends: it takes seconds."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    kinds = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(kind, signal.SIG_IGN) for kind in kinds]
+    try:
+        yield
+    finally:
+        for kind, handler in zip(kinds, before, strict=True):
+            signal.signal(kind, handler)
+
+
+def discard(engine: Engine, name: str) -> None:
+    """Remove a container at once, whatever it does."""
+    # Podman would leave it its time to stop first.
+    now = ["--time", "0"] if engine.kind == "podman" else []
+    engine.run("rm", "--force", *now, name, check=False)
+
+
+def see_commands(
+    settings: Settings,
+    engine: Engine,
+    reference: str,
+    *,
+    name: str,
+    environment: Mapping[str, str] | None = None,
+    patience: float = 1,
+) -> None:
+    """Have the containers of the setting `commands` run, each as it is set now.
+
+    Raises Problem where one that is started here ends within `patience` seconds.
+    """
+    wanted = commands(settings, reference, name=name, environment=environment)
+    fresh = [launch for launch in wanted if not launch.runs(engine)]
+    kept = {launch.name for launch in wanted if launch not in fresh}
+    old = [each for each in _with(settings, engine, name) if each not in kept]
+    if old:
+        engine.run("stop", *old, timeout=settings.stop_timeout + 30)
+        engine.run("rm", *old)
+    for launch in fresh:
+        launch.start(engine)
+    end = time.monotonic() + patience
+    while fresh and time.monotonic() < end:
+        time.sleep(0.1)
+        for launch in fresh:
+            if state(settings, engine, launch.name) != "running":
+                problem = ended(settings, engine, launch.name)
+                said = log_words(engine, launch.name)
+                discard(engine, launch.name)
+                raise Problem(f"{problem}; {said}")
+
+
+def _with(settings: Settings, engine: Engine, name: str) -> list[str]:
+    """The containers of commands beside the service's container `name`."""
+    return _listed(settings, engine, f"label={SERVICE}={name}")
+
+
+def _listed(settings: Settings, engine: Engine, *filters: str) -> list[str]:
+    every = [f"--filter={each}" for each in (f"label={settings.label}", *filters)]
+    answer = engine.run("ps", "--all", *every, "--format={{.Names}}", echo=False)
+    return answer.stdout.split()
+
+
+def execute(
+    settings: Settings,
+    engine: Engine,
+    reference: str,
+    words: Sequence[str],
+    *,
+    environment: Mapping[str, str] | None = None,
+    on_line: Callable[[str], None] = ignore,
+) -> int:
+    """Run a command in a new container of the image; returns its exit code.
+
+    It has the service's environment, volumes and limits, this process's stdin,
+    stdout and stderr, and is removed in the end. `on_line` is told if it was killed
+    for memory. Raises Problem where it cannot be started.
+    """
+    engine.run("image", "inspect", "--format", "{{.Id}}", reference, echo=False)
+    volumes.prepare(settings, engine, reference, on_line)
+    # Those of an `exec` that was killed.
+    for name in _listed(settings, engine, f"label={ONCE}", "status=exited"):
+        discard(engine, name)
+    launch = once(settings, reference, words, environment=environment)
+    try:
+        with variables.handed(launch.environment) as (passed, environ):
+            code, said = engine.call(
+                *launch.command(("run",), passed), variables=environ
+            )
+        # Docker's and Podman's own exit codes; a command may end with them too.
+        never_ran = state(settings, engine, launch.name) in (None, "created")
+        if code in (125, 126, 127) and never_ran:
+            raise engine.problem(("run",), said or f"{words[0]} could not be run")
+        if _short_of_memory(engine, launch.name):
+            on_line(f"{words[0]} was killed for memory: {_memory(settings)}")
+        elif code == KILLED:
+            on_line(f"{words[0]} was killed, perhaps for memory: {_memory(settings)}")
+    finally:
+        with _undisturbed():
+            now = ["--time", "0"] if engine.kind == "podman" else []
+            engine.run("rm", "--force", *now, launch.name, check=False, echo=False)
+    return code
+
+
+def once(
+    settings: Settings,
+    reference: str,
+    words: Sequence[str],
+    *,
+    environment: Mapping[str, str] | None = None,
+) -> Launch:
+    """The container of `exec`, with a terminal where this process has one."""
+    terminal = ["--tty"] if os.isatty(0) and os.isatty(1) else []
+    return Launch(
+        settings=settings,
+        reference=reference,
+        name=f"{settings.container_name}-exec-{secrets.token_hex(4)}",
+        environment=environment or {},
+        options=("--interactive", *terminal, f"--label={ONCE}=yes"),
+        words=tuple(words),
+    )
 
 
 def _started(settings: Settings, engine: Engine, name: str) -> Container:
@@ -153,6 +362,13 @@ def state(settings: Settings, engine: Engine, name: str) -> str | None:
     labels, _, status = answer.stdout.strip().rpartition(" ")
     key, _, value = settings.label.partition("=")
     return status if (json.loads(labels) or {}).get(key) == value else None
+
+
+def label(engine: Engine, name: str, key: str) -> str:
+    """The value of a container's label; empty where it has none."""
+    form = "{{json .Config.Labels}}"
+    answer = engine.run("container", "inspect", "--format", form, name, echo=False)
+    return str((json.loads(answer.stdout) or {}).get(key, ""))
 
 
 def published(settings: Settings, engine: Engine, name: str) -> int:
@@ -250,7 +466,7 @@ KILLED = 128 + signal.SIGKILL
 
 
 def _memory(settings: Settings) -> str:
-    return f"{settings.memory} was not enough (setting memory, CONTAINERIZE_MEMORY)"
+    return f"{settings.memory} was not enough (setting memory, {PREFIX}MEMORY)"
 
 
 def _short_of_memory(engine: Engine, name: str) -> bool:
@@ -296,15 +512,6 @@ def log_tail(engine: Engine, name: str) -> str:
     return answer.stdout.rstrip()
 
 
-def names(settings: Settings, engine: Engine) -> list[str]:
-    """The names of the project's containers, whatever their state."""
-    answer = engine.run(
-        "ps", "--all", f"--filter=label={settings.label}", "--format={{.Names}}",
-        echo=False,
-    )  # fmt: skip
-    return answer.stdout.split()
-
-
 def require(settings: Settings, engine: Engine, name: str) -> str:
     """The state of the project's container of that name; a Problem without one."""
     found = state(settings, engine, name)
@@ -316,25 +523,133 @@ def require(settings: Settings, engine: Engine, name: str) -> str:
 
 
 def ensure(
-    settings: Settings, engine: Engine, reference: str, *, port: int
+    settings: Settings,
+    engine: Engine,
+    reference: str,
+    *,
+    port: int,
+    environment: Mapping[str, str] | None = None,
+    on_line: Callable[[str], None] = ignore,
 ) -> Container:
-    """A healthy container of the image on the port: the one that runs, or a new one."""
+    """A healthy container of the image on the port: the one that runs, or a new one.
+
+    What runs is replaced if the image, a setting or a variable has changed since.
+    """
     name = settings.container_name
-    if state(settings, engine, name) == "running":
-        running = _started(settings, engine, name)
-        answer = engine.run(
-            "container", "inspect", "--format", "{{.Image}}", name, echo=False
-        )
-        image = "sha256:" + answer.stdout.strip().removeprefix("sha256:")
-        if image == identifier(engine, reference) and running.port == port:
+    mend(settings, engine, name, on_line)
+    if state(settings, engine, name) != "running":
+        return run(
+            settings, engine, reference, port=port, environment=environment,
+            on_line=on_line,
+        )  # fmt: skip
+    service = Launch(
+        settings=settings, reference=reference, name=name, port=port,
+        environment=environment or {},
+    )  # fmt: skip
+    if service.runs(engine):
+        container = _started(settings, engine, name)
+        try:
+            wait_healthy(settings, container)
+            see_answer(settings, container)
+        except Problem as problem:
+            raise Problem(f"{problem}; {log_words(engine, name)}") from None
+    else:
+        volumes.prepare(settings, engine, reference, on_line)
+        container = replace(service, engine, on_line)
+    see_commands(settings, engine, reference, name=name, environment=environment)
+    return container
+
+
+def replace(
+    service: Launch, engine: Engine, on_line: Callable[[str], None] = ignore
+) -> Container:
+    """Put a new container in the place of the one that runs, if it can be healthy.
+
+    It proves that unpublished. Then the old one drains, and a published one starts:
+    if that does not answer, the old one is started again. `on_line` is told for how
+    long none answered. Raises Problem where the old one serves on or again.
+    """
+    settings, name = service.settings, service.name
+    coming, mark = following(name), service.mark(engine)
+    candidate = dataclasses.replace(service, name=coming, port=None)
+    try:
+        with _discarded_unless_well(settings, engine, coming):
+            candidate.start(engine)
+            wait_healthy(settings, Container(coming, engine, 0))
+            engine.run("stop", coming, timeout=settings.stop_timeout + 30)
+            engine.run("rm", coming)
+            # Podman's networks know a container by the name that it was made with.
+            alias = [f"--network-alias={name}"] if settings.network else []
+            published = dataclasses.replace(
+                service, name=coming, options=(*service.options, *alias)
+            )
+            published.start(engine, ("create",), mark)
+    except Problem as problem:
+        raise Problem(f"{name} serves on as it was; {problem}") from None
+    began = time.monotonic()
+    try:
+        with _discarded_unless_well(settings, engine, coming):
+            engine.run("stop", name, timeout=settings.stop_timeout + 30)
+            engine.run("start", coming)
+            container = _started(settings, engine, coming)
+            wait_healthy(settings, container)
+            see_answer(settings, container)
+    except BaseException as error:
+        how = "serves again"
+        with _undisturbed():
             try:
-                wait_healthy(settings, running)
-                see_answer(settings, running)
-            except Problem as problem:
-                raise Problem(f"{problem}; {log_words(engine, name)}") from None
-            return running
-        stop(settings, engine, name)
-    return run(settings, engine, reference, port=port)
+                _restart(settings, engine, name)
+            except Problem as worse:
+                how = f"cannot be started again either ({worse})"
+        if isinstance(error, Problem):
+            raise Problem(f"the old {name} {how}; {error}") from None
+        raise
+    gap = time.monotonic() - began
+    engine.run("rm", name)
+    engine.run("rename", coming, name)
+    on_line(f"{name} is replaced; for {gap:.1f} s at most none answered")
+    return dataclasses.replace(container, name=name)
+
+
+def following(name: str) -> str:
+    """The name of a container until it takes the place of `name`."""
+    return f"{name}-next"
+
+
+def mend(
+    settings: Settings,
+    engine: Engine,
+    name: str,
+    on_line: Callable[[str], None] = ignore,
+) -> None:
+    """Finish or undo a `replace` that was killed in the middle."""
+    coming = following(name)
+    there = state(settings, engine, coming)
+    if not there:
+        return
+    old = state(settings, engine, name)
+    serves = (
+        there == "running"
+        and engine.run("port", coming, check=False, echo=False).stdout.strip()
+    )
+    if serves and old != "running":
+        if old:
+            engine.run("rm", name)
+        engine.run("rename", coming, name)
+        on_line(f"{name} was about to be replaced, which is finished now")
+        return
+    discard(engine, coming)
+    if old and old != "running":
+        _restart(settings, engine, name)
+        on_line(f"{name} was about to be replaced, and runs again now")
+
+
+def _restart(settings: Settings, engine: Engine, name: str) -> None:
+    """Start a container that was told to stop, and see it healthy."""
+    # One that still drains would take the start for done.
+    engine.run("stop", name, timeout=settings.stop_timeout + 30)
+    engine.run("start", name)
+    wait_healthy(settings, _started(settings, engine, name))
 
 
 def exit_code(container: Container) -> int:
@@ -343,7 +658,15 @@ def exit_code(container: Container) -> int:
 
 
 def stop(settings: Settings, engine: Engine, name: str) -> None:
-    """Stop a container of the project, leaving it time to drain, and remove it."""
-    require(settings, engine, name)
-    engine.run("stop", name, timeout=settings.stop_timeout + 30)
-    engine.run("rm", name)
+    """Stop a container of the project, leaving it time to drain, and remove it.
+
+    A service's container takes those of its commands along.
+    """
+    found = _with(settings, engine, name)
+    if not found or state(settings, engine, name):
+        require(settings, engine, name)
+        found.insert(0, name)
+    if state(settings, engine, following(name)):
+        found.append(following(name))
+    engine.run("stop", *found, timeout=settings.stop_timeout + 30)
+    engine.run("rm", *found)

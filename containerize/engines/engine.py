@@ -84,11 +84,13 @@ class Engine:
         input: bytes | None = None,  # noqa: A002 - as subprocess.run calls it
         timeout: float | None = None,
         cwd: Path | None = None,
+        variables: Mapping[str, str] | None = None,
     ) -> subprocess.CompletedProcess[str]:
         """Run a subcommand and return what it wrote, with stderr in stdout if `merge`.
 
-        Raises Problem where the command cannot be run, takes longer than `timeout`
-        seconds, or, unless `check` is false, fails.
+        `variables` are set for the command and never shown. Raises Problem where it
+        cannot be run, takes longer than `timeout` seconds, or, unless `check` is
+        false, fails.
         """
         command = self._begin(arguments, echo)
         try:
@@ -101,7 +103,7 @@ class Engine:
                 stderr=subprocess.STDOUT if merge else subprocess.PIPE,
                 timeout=timeout,
                 cwd=cwd,
-                env=self._environ(),
+                env={**(variables or {}), **self._environ()},
             )
         except subprocess.TimeoutExpired:
             raise Problem(
@@ -127,17 +129,38 @@ class Engine:
     ) -> None:
         """Run a subcommand that reads and writes where this process does.
 
-        Raises Problem where it fails. On Ctrl-C, which the terminal sends to the
-        command too, the command has `grace` seconds to end by itself; then, and on
-        any other exception, it is told to end.
+        Raises Problem where it fails. For `grace` see `call`.
+        """
+        code, said = self.call(*arguments, echo=echo, cwd=cwd, grace=grace)
+        if code:
+            if said:
+                raise self.problem(arguments, said)
+            raise self._ended(arguments) or Problem(
+                f"`{_short(self.arguments(*arguments))}` failed with exit code {code}: "
+                "what it wrote says why"
+            )
+
+    def call(
+        self,
+        *arguments: str,
+        echo: bool = True,
+        cwd: Path | None = None,
+        grace: float = 10,
+        variables: Mapping[str, str] | None = None,
+    ) -> tuple[int, str]:
+        """Run a subcommand that reads and writes where this process does.
+
+        Returns its exit code, and the error that its last words begin; none where
+        they went to a terminal. `variables` are set for it and never shown. On
+        Ctrl-C, which the terminal sends to the command too, the command has `grace`
+        seconds to end by itself; then, and on any other exception, it is told to end.
         """
         command = self._begin(arguments, echo)
         # Engines draw their progress on terminals only, where the reason stands above.
         stderr = None if os.isatty(2) else subprocess.PIPE
+        environ = {**(variables or {}), **self._environ()}
         try:
-            process = subprocess.Popen(
-                command, cwd=cwd, env=self._environ(), stderr=stderr
-            )
+            process = subprocess.Popen(command, cwd=cwd, env=environ, stderr=stderr)
         except OSError as error:
             raise _not_run(command, error) from None
         tail: collections.deque[bytes] = collections.deque(maxlen=64)
@@ -151,13 +174,7 @@ class Engine:
                 process.terminate()
             _end(process, grace)
             raise
-        if code:
-            if said := _ERROR.split(b"".join(tail).decode(errors="replace"))[-1]:
-                raise self.problem(arguments, said)
-            raise self._ended(arguments) or Problem(
-                f"`{_short(command)}` failed with exit code {code}: "
-                "what it wrote says why"
-            )
+        return code, _ERROR.split(b"".join(tail).decode(errors="replace"))[-1]
 
     @contextlib.contextmanager
     def pipe(self, *arguments: str, echo: bool = True) -> Iterator[IO[bytes]]:
@@ -504,7 +521,8 @@ def _end(process: subprocess.Popen[bytes], grace: float) -> None:
     """Wait for a process that was told to end, and kill it when it does not."""
     try:
         process.wait(grace)
-    except BaseException:  # A second Ctrl-C as well.
+    except BaseException as error:  # A second Ctrl-C as well.
         process.kill()
         process.wait()
-        raise
+        if not isinstance(error, subprocess.TimeoutExpired):
+            raise

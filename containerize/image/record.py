@@ -10,18 +10,14 @@ import datetime
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from containerize import FORMAT
 from containerize.errors import Problem
-from containerize.image import archive, canonical
 from containerize.image.canonical import ImageDigests
-from containerize.pack import ignore, layers, sources, tree
-from containerize.settings import Settings
-
-LOCKS = ("base.lock", "requirements.txt")
-"""The locks that decide the image."""
+from containerize.pack import layers, selection, sources, tree
+from containerize.settings import Settings, check_volume
 
 GOLDEN = "digests.json"
 """The committed digests, by architecture, each with the inputs that they come from."""
@@ -36,25 +32,32 @@ def golden_path(settings: Settings) -> Path:
     return settings.root / GOLDEN
 
 
+def locks(settings: Settings) -> tuple[str, ...]:
+    """The locks that decide the image."""
+    return ("base.lock", settings.requirements_lock)
+
+
 def inputs(settings: Settings) -> dict[str, str]:
     """All that decides the image, engine aside: the SHA-256 of each file, and settings.
 
     Packages and wheels are in it through the locks that name them, and the code that
-    packs them as the hash of its modules.
+    packs them as the number of its format.
     """
     found = {
         name: f"sha256:{text_sha256(settings.root / name)}"
         if (settings.root / name).is_file()
         else "missing"
-        for name in ("Dockerfile", *LOCKS)
+        for name in (settings.dockerfile, *locks(settings))
     }
-    found |= {file.path: _state(file) for file in sources.app(settings).files}
-    modules = (archive, canonical, ignore, layers, sources, tree)
-    code = [Path(str(module.__file__)) for module in modules]
-    hashes = "".join(map(tree.sha256, code)) + version("deflate")
-    found["containerize"] = f"sha256:{hashlib.sha256(hashes.encode()).hexdigest()}"
-    for name in ("image", "base_image", "python", "image_architecture"):
-        found[name.replace("_", "-")] = str(getattr(settings, name))
+    found |= {file.path: _state(file) for file in selection.app(settings).files}
+    served = "".join(map(tree.sha256, layers.service_files()))
+    found["package served"] = f"sha256:{hashlib.sha256(served.encode()).hexdigest()}"
+    found["containerize format"] = str(FORMAT)
+    for name in (*("image", "app", "base_image", "python"), "image_architecture"):
+        found[f"setting {name.replace('_', '-')}"] = str(getattr(settings, name))
+    found["setting interpreter"] = settings.interpreter_path
+    volumes = [check_volume(text)[1] for text in settings.volumes]
+    found["setting volumes"] = ", ".join(volumes)
     return found
 
 
@@ -73,6 +76,7 @@ def _state(file: sources.File) -> str:
 def facts(digests: ImageDigests, sources: Mapping[str, str]) -> dict[str, Any]:
     """The digests of an image and the inputs they come from, ready for JSON."""
     return {
+        "format": FORMAT,
         "manifest": digests.manifest,
         "config": digests.config,
         "diff_ids": list(digests.diff_ids),

@@ -1,11 +1,15 @@
-"""The three layers of an image, packed from checked inputs as canonical tars."""
+"""The layers of an image, packed from checked inputs as canonical tars."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
+import importlib.util
 import json
 import os
+import posixpath
+import re
+import shutil
 import stat
 import tarfile
 import tempfile
@@ -16,17 +20,30 @@ from pathlib import Path, PurePosixPath
 import debian.debfile
 from installer.exceptions import InstallerError
 
+from containerize import FORMAT
 from containerize.errors import Problem
 from containerize.fetch import inputs
 from containerize.lock import locks
-from containerize.pack import sonames, sources, tree, wheels
-from containerize.settings import Settings
+from containerize.pack import compile_modules, selection, sonames, sources, tree, wheels
+from containerize.settings import Settings, check_volume
 
 USER = 65532
 """The user and group `nonroot`, as distroless images number it."""
 
 APP = "srv"
 """The directory that holds the app's directory."""
+
+SERVICE = "usr/local/lib/served"
+"""The directory of the package that serves the app, where nothing else is found."""
+
+SYSTEM = (
+    *("bin", "boot", "dev", "etc", "lib", "lib32", "lib64", "libx32", "proc"),
+    *("pycache", "root", "run", "sbin", "sys", "tmp", "usr"),
+)
+"""Top directories that no volume may hide."""
+
+COMPILE = Path(compile_modules.__file__)
+"""The program that a step of the Dockerfile runs."""
 
 WHEEL_ERRORS = (OSError, KeyError, ValueError, zipfile.BadZipFile, InstallerError)
 
@@ -48,51 +65,92 @@ class Layer:
     path: Path
     sha256: str
     size: int
-    left_out: tuple[str, ...] = ()
-    """What git would take of the app and is not packed (`sources.NEVER_PACKED`)."""
 
 
-def pack(settings: Settings) -> tuple[Layer, ...]:
-    """Pack rootfs.tar, deps.tar and app.tar into the build directory.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Packed:
+    """What the build directory holds, and what it was made from."""
+
+    layers: tuple[Layer, ...]
+    locked: locks.BaseLock
+    left_out: tuple[str, ...]
+    """As `selection.App` has it."""
+    ignored: tuple[str, ...]
+    """What only a .gitignore keeps out (`selection.ignored`)."""
+    notes: tuple[str, ...]
+
+
+def pack(settings: Settings) -> Packed:
+    """Pack rootfs, deps, service and app.tar into the build directory.
 
     rootfs and deps are left as they are where they already come from these inputs.
     Raises Problem where a lock or an input is missing or wrong.
     """
     locked = locks.read_base(settings)
     collected = inputs.collect(settings)
-    app = sources.app(settings)
+    app = selection.app(settings)
+    check_app(settings, app.files, [wheel.path for wheel in collected.wheels])
     debs = [path for _, path in collected.packages]
     unpack = [(wheel.name, wheel.path) for wheel in collected.wheels]
     fixed = (
+        FORMAT,
+        code(),
         settings.image_architecture,
         settings.python,
         settings.interpreter_path,
         locked.time,
-        *(
-            tree.sha256(Path(file))
-            for file in (__file__, sonames.__file__, tree.__file__, wheels.__file__)
-        ),
     )
-    return (
-        _packed(
-            settings,
-            "rootfs",
-            locked.time,
-            lambda: rootfs(debs, settings.python),
-            (*fixed, *(package.sha256 for package, _ in collected.packages)),
-        ),
-        _packed(
-            settings,
-            "deps",
-            locked.time,
-            lambda: dependencies(settings, unpack),
-            (*fixed, *(wheel.sha256 for wheel in collected.wheels)),
-        ),
-        dataclasses.replace(
-            _packed(settings, "app", locked.time, lambda: _application(app.files)),
-            left_out=app.left_out,
-        ),
+    packages = [package.sha256 for package, _ in collected.packages]
+    digests = [wheel.sha256 for wheel in collected.wheels]
+    parts: tuple[tuple[str, Callable[[], tree.Tree], Sequence[object] | None], ...] = (
+        ("rootfs", lambda: rootfs(debs, settings.python), (*fixed, *packages)),
+        ("deps", lambda: dependencies(settings, unpack), (*fixed, *digests)),
+        ("service", service, None),
+        ("app", lambda: _application(settings, app.files), None),
     )
+    made = [
+        _packed(settings, name, locked.time, make, key) for name, make, key in parts
+    ]
+    with tree.atomic(settings.build_dir / COMPILE.name) as file:
+        file.write(COMPILE.read_bytes())
+    return Packed(
+        layers=tuple(made),
+        locked=locked,
+        left_out=app.left_out,
+        ignored=selection.ignored(settings),
+        notes=app.notes,
+    )
+
+
+def code() -> str:
+    """The SHA-256, in hex, of the modules that pack."""
+    modules = sorted(Path(__file__).parent.rglob("*.py"))
+    return hashlib.sha256("".join(map(tree.sha256, modules)).encode()).hexdigest()
+
+
+def stage(settings: Settings) -> Path:
+    """The build's context: what was packed and the Dockerfile, and nothing else.
+
+    Apart from the repository, whose .dockerignore could hide them. Raises Problem if
+    they are not there.
+    """
+    context = settings.build_dir / "context"
+    layers = ("rootfs.tar", "deps.tar", "service.tar", "app.tar", COMPILE.name)
+    try:
+        shutil.rmtree(context, ignore_errors=True)
+        (context / "build").mkdir(parents=True)
+        shutil.copyfile(settings.root / settings.dockerfile, context / "Dockerfile")
+        for name in layers:
+            packed, staged = settings.build_dir / name, context / "build" / name
+            try:
+                staged.hardlink_to(packed)
+            except OSError:  # not every file system has them
+                shutil.copyfile(packed, staged)
+    except OSError as error:
+        raise Problem(
+            f"cannot stage {error.filename}: {error.strerror}: mend it, then repeat"
+        ) from None
+    return context
 
 
 def rootfs(debs: Iterable[Path], python: str) -> tree.Tree:
@@ -235,15 +293,36 @@ def dependencies(settings: Settings, given: Iterable[tuple[str, Path]]) -> tree.
     return result
 
 
+def service() -> tree.Tree:
+    """The package `served` of this installation, in a directory of its own."""
+    files = service_files()
+    made = tree.Tree()
+    for file in files:
+        path = f"{SERVICE}/{file.parent.name}/{file.name}"
+        made.add(path, tree.file(file.read_bytes()))
+    return made
+
+
+def service_files() -> list[Path]:
+    """The modules of the package that serves the app. Raises Problem without it."""
+    found = importlib.util.find_spec("served")
+    places = found and found.submodule_search_locations
+    if not places:
+        raise Problem(
+            "the package that serves the app is missing: install this tool anew"
+        )
+    return sorted(Path(places[0]).glob("*.py"))
+
+
 def application(settings: Settings) -> tree.Tree:
-    """The app's directory, its files with modes that git knows.
+    """The app's files with modes that git knows, and a directory for each volume.
 
-    Raises Problem where there is nothing to pack, or what cannot be (`sources.app`).
+    Raises Problem where there is nothing to pack, or what cannot be.
     """
-    return _application(sources.app(settings).files)
+    return _application(settings, selection.app(settings).files)
 
 
-def _application(files: Iterable[sources.File]) -> tree.Tree:
+def _application(settings: Settings, files: Iterable[sources.File]) -> tree.Tree:
     packed = tree.Tree()
     packed.add(APP, tree.DIRECTORY)
     for file in files:
@@ -252,7 +331,57 @@ def _application(files: Iterable[sources.File]) -> tree.Tree:
         else:
             entry = tree.symlink(file.target)
         packed.add(f"{APP}/{file.path}", entry)
+    for volume in settings.volumes:
+        _add_volume(packed, check_volume(volume)[1])
     return packed
+
+
+def _add_volume(packed: tree.Tree, path: str) -> None:
+    """A directory of the image's user, whose owner a new volume copies."""
+    name = posixpath.normpath(path).strip("/")
+    top = name.split("/")[0]
+    if top in SYSTEM or name in (APP, "var") or name.startswith(("var/tmp", "var/run")):
+        raise Problem(
+            f"volume {path} is the system's or the app's own: use one like /data"
+        )
+    known = packed.entries.get(name)
+    if known and known.kind != tarfile.DIRTYPE:
+        raise Problem(f"volume {path}: the app has that as a file, no directory")
+    inner = packed.children(name)
+    if any(each.endswith(".py") for each in inner):
+        raise Problem(
+            f"volume {path} would hide the code of the app: use a directory for data"
+        )
+    packed.add(name, tree.DIRECTORY)
+    for each in (name, *inner):
+        owned = dataclasses.replace(packed.entries[each], uid=USER, gid=USER)
+        packed.replace(each, owned)
+
+
+def check_app(
+    settings: Settings, files: Sequence[sources.File], found: Iterable[Path]
+) -> None:
+    """A Problem if the module that FLASK_APP names is neither a file nor in a wheel."""
+    name = re.split(r":(?![\\/])", settings.app.strip(), maxsplit=1)[0]
+    paths = {file.path for file in files}
+    paths |= {str(above) for path in paths for above in PurePosixPath(path).parents}
+    if "/" in name or name.endswith(".py"):
+        below = [posixpath.normpath(name.removeprefix(f"/{APP}/"))]
+    else:
+        module = name.replace(".", "/")
+        below = [module, *(f"{top}/{module}" for top in ("src",) if settings.installed)]
+    if {path + end for path in below for end in ("", ".py")} & paths:
+        return
+    top = name.split(".")[0]
+    for wheel in found:
+        with zipfile.ZipFile(wheel) as archive:
+            for inner in archive.namelist():
+                if inner.split("/")[0].split(".")[0] == top:
+                    return
+    raise Problem(
+        f"app = {settings.app!r}: there is no module {name} among the files that are "
+        "packed: see the settings app, include and exclude"
+    )
 
 
 def _from_directory(top: Path, paths: Iterable[Path]) -> tree.Tree:

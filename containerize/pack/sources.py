@@ -13,27 +13,11 @@ import re
 import stat
 import subprocess
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from containerize.errors import Problem
 from containerize.pack.ignore import Rules
-from containerize.settings import Settings
-
-# Never packed, .gitignore or not: what no image needs, and what often is secret.
-NEVER_PACKED = (
-    ".*",
-    "__pycache__/",
-    "*.py[co]",
-    "*~",
-    "*.sw[op]",
-    "*.pem",
-    "*.key",
-    "*.p12",
-    "id_rsa*",
-    "id_ed25519*",
-    "tests/",
-)
 
 _LFS_POINTER = re.compile(
     rb"version https://git-lfs\.github\.com/spec/.*\noid sha256:[0-9a-f]{64}\n.*",
@@ -69,12 +53,10 @@ class File:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Found:
-    """What there is to pack."""
+    """What was read."""
 
     files: tuple[File, ...]
     """Sorted by path."""
-    left_out: tuple[str, ...]
-    """What git would take and our own rules leave out; directories end in a slash."""
     unfit: tuple[str, ...]
     """A line for each that git names and that is not there to be read."""
 
@@ -91,49 +73,35 @@ class _Name:
     """Whether git would store CRLF as LF."""
 
 
-def app(settings: Settings) -> Found:
-    """The app's files. Raises Problem where there are none or one cannot be packed."""
-    if not (settings.root / settings.app).is_dir():
-        raise Problem(f"there is no directory {settings.app}/ to pack: see setting app")
-    if (settings.root / settings.app).is_symlink():
-        raise Problem(f"{settings.app} is a link: name its directory in setting app")
-    found = read(settings.root, settings.app, NEVER_PACKED)
-    if found.unfit:
-        more = f" (and {len(found.unfit) - 1} more like it)" if found.unfit[1:] else ""
-        raise Problem(found.unfit[0] + more)
-    if not found.files:
-        raise Problem(f"{settings.app}/ has nothing to pack: put the app there")
-    return found
+def read(
+    root: Path,
+    takes: Callable[[bytes], bool] = lambda path: True,
+    extra: Iterable[bytes] = (),
+) -> Found:
+    """The files and links of a repository that git would take, and the `extra` ones.
 
-
-def read(root: Path, below: str = ".", never: Iterable[str] = ()) -> Found:
-    """The files and links of a repository that git would take, without `never`.
-
-    `below` is a directory in `root`; `never` has patterns as in a .gitignore there.
-    Raises Problem where git refuses the repository, and where neither git nor the file
-    system knows which files are executable.
+    `takes` is asked for each path below the top. Raises Problem where git refuses the
+    repository, and where neither git nor the file system knows which files are
+    executable.
     """
-    below = os.path.normpath(below)
-    unfit: list[str] = []
-    names = _in_checkout(root, below, unfit)
+    unfit: dict[bytes, str] = {}
+    names = _in_checkout(root, unfit)
     from_git = names is not None
     if names is None:
-        names = list(_in_directory(root, below))
-    prefix = b"" if below == "." else os.fsencode(below) + b"/"
-    rules = Rules("\n".join(never).encode())
+        names = list(_in_directory(root, []))
+    known = {name.path: name for name in names}
+    names = [*names, *(_Name(path=path) for path in extra if path not in known)]
     files: list[File] = []
-    left_out = set()
     links: set[bytes] = set()
     for name in sorted(names, key=lambda name: name.path):
         path = name.path
-        if left := _left_out(rules, path.removeprefix(prefix)):
-            left_out.add(_shown(prefix + left))
+        if not takes(path + b"/" if name.kind == SUBMODULE else path):
             continue
-        if links.intersection(_parents(path)):
+        if links.intersection(parents(path)):
             continue  # tracked, and now behind a link: git takes it for deleted
         if name.kind == SUBMODULE:
-            unfit.append(
-                f"{_shown(path)} is a repository of its own (a submodule?): git lists "
+            unfit[path] = (
+                f"{shown(path)} is a repository of its own (a submodule?): git lists "
                 "none of its files here: copy them in without their .git, or install "
                 "them as a wheel"
             )
@@ -147,9 +115,22 @@ def read(root: Path, below: str = ".", never: Iterable[str] = ()) -> Found:
         _check_modes(root, files)
     return Found(
         files=tuple(files),
-        left_out=tuple(sorted(left_out)),
-        unfit=tuple(dict.fromkeys(unfit)),  # a conflict is listed for each side
+        unfit=tuple(line for path, line in sorted(unfit.items()) if takes(path)),
     )
+
+
+def ignored(root: Path) -> list[bytes]:
+    """What the .gitignore files keep from git; whole directories end in a slash."""
+    found: list[bytes] = []
+    if _in_checkout(root, {}) is None:
+        list(_in_directory(root, found))
+        return found
+    ours = ("-oi", "--exclude-per-directory=.gitignore", "--directory", "-z")
+    listed = git(root, "ls-files", *ours)
+    paths = listed.stdout.split(b"\0")[:-1] if listed else []
+    # A directory that has nothing else is listed too, and is not ignored itself.
+    inner = {parent for path in paths for parent in parents(path.rstrip(b"/"))}
+    return [path for path in paths if path.rstrip(b"/") not in inner]
 
 
 def git(root: Path, *arguments: str) -> subprocess.CompletedProcess[bytes] | None:
@@ -169,9 +150,9 @@ def git(root: Path, *arguments: str) -> subprocess.CompletedProcess[bytes] | Non
         return None
 
 
-def _file(root: Path, name: _Name, unfit: list[str]) -> File | None:
+def _file(root: Path, name: _Name, unfit: dict[bytes, str]) -> File | None:
     path = os.path.join(os.fsencode(root), name.path)
-    text, shown = _text(name.path), _shown(name.path)
+    text, label = _text(name.path), shown(name.path)
     try:
         status = os.lstat(path)
         if stat.S_ISLNK(status.st_mode):
@@ -182,16 +163,20 @@ def _file(root: Path, name: _Name, unfit: list[str]) -> File | None:
         elif name.tracked:
             return None  # what was a file is a directory now
         else:
-            unfit.append(f"{shown} is no file, directory or link: move it elsewhere")
+            unfit[name.path] = (
+                f"{label} is no file, directory or link: move it elsewhere"
+            )
             return None
     except (FileNotFoundError, NotADirectoryError):
         return None  # deleted: the working tree is what counts
     except OSError as error:
-        raise Problem(f"cannot read {shown}: {error.strerror}") from None
+        raise Problem(f"cannot read {label}: {error.strerror}") from None
     if name.kind == LINK:
         return File(path=text, target=_text(content))
     if len(content) < 1024 and _LFS_POINTER.fullmatch(content):
-        unfit.append(f"{shown} is a pointer of Git LFS: fetch the file (git lfs pull)")
+        unfit[name.path] = (
+            f"{label} is a pointer of Git LFS: fetch the file (git lfs pull)"
+        )
     if name.line_ends:
         content = content.replace(b"\r\n", b"\n")
     executable = bool(status.st_mode & stat.S_IXUSR)
@@ -203,22 +188,19 @@ def _file(root: Path, name: _Name, unfit: list[str]) -> File | None:
 # --- With git --------------------------------------------------------------------
 
 
-def _in_checkout(root: Path, below: str, unfit: list[str]) -> list[_Name] | None:
+def _in_checkout(root: Path, unfit: dict[bytes, str]) -> list[_Name] | None:
     """The names as git has them; None where `root` is in no checkout of git's."""
     if not _repository(root):
         return None
     # Not --exclude-standard, which reads what the user's own account ignores.
     ours = ("ls-files", "-co", "--exclude-per-directory=.gitignore", "-z")
-    listed = git(root, *ours, "-t", "-s", "--eol", "--", below)
+    listed = git(root, *ours, "-t", "-s", "--eol", "--", ".")
     if listed is None or _is_none(listed):
         return None
     if listed.returncode:
         raise _refused(listed, root)
     if not listed.stdout:
-        # Nothing at all: a repository around this directory, which it ignores.
-        any_file = git(root, *ours, "--", ".")
-        if any_file and not any_file.returncode and not any_file.stdout:
-            return None
+        return None  # a repository around this directory, which it ignores
     config = _config(root)
     names: dict[bytes, _Name] = {}
     for record in listed.stdout.split(b"\0")[:-1]:
@@ -258,7 +240,7 @@ def _config(root: Path) -> dict[str, bool]:
 
 
 def _listed(
-    record: bytes, config: dict[str, bool], root: Path, unfit: list[str]
+    record: bytes, config: dict[str, bool], root: Path, unfit: dict[bytes, str]
 ) -> _Name | None:
     """One record of ls-files: `TAG [MODE ID STAGE<tab>]i/… w/… attr/…<tab>PATH`."""
     tag, rest = record[:1].decode(), record[2:]
@@ -268,13 +250,13 @@ def _listed(
         entry, ends, path = rest.split(b"\t", 2)
         mode = entry[:6].decode()
     if tag == "M":
-        unfit.append(
-            f"{_shown(path)} has a merge conflict: resolve it, then `git add` it"
+        unfit[path] = (
+            f"{shown(path)} has a merge conflict: resolve it, then `git add` it"
         )
         return None
     if tag == "S" and not os.path.lexists(os.path.join(os.fsencode(root), path)):
-        unfit.append(
-            f"{_shown(path)} is not in this sparse checkout: "
+        unfit[path] = (
+            f"{shown(path)} is not in this sparse checkout: "
             "`git sparse-checkout disable` brings it"
         )
         return None
@@ -318,24 +300,29 @@ def _columns(ends: str) -> Sequence[str]:
 # --- Without git -----------------------------------------------------------------
 
 
-def _in_directory(root: Path, below: str) -> Iterator[_Name]:
+def _in_directory(root: Path, ignored: list[bytes]) -> Iterator[_Name]:
+    """The names without git; `ignored` gets what the .gitignore files name."""
     top = _repository(root) or root
     if git(root, "--version"):
         top = root  # git is there and does not take `root` for its own
     base = os.fsencode(top)
-    start = os.path.normpath(os.path.join(os.fsencode(root), os.fsencode(below)))
     rules = []
-    path = os.path.relpath(start, base)
-    for parent in (b"", *reversed(_parents(path))):
+    path = os.path.relpath(os.fsencode(root), base)
+    for parent in (b"", *reversed(parents(path))):
         rules += _rules(base, parent)
-    inside = os.path.relpath(os.fsencode(root), base)
-    skip = 0 if inside == b"." else len(inside) + 1
-    for name in _walk(base, b"" if path == b"." else path, rules):
+    inside = b"" if path == b"." else path
+    skip = len(inside) + 1 if inside else 0
+    named: list[bytes] = []
+    for name in _walk(base, inside, rules, named):
         yield dataclasses.replace(name, path=name.path[skip:])
+    ignored += [path[skip:] for path in named]
 
 
 def _walk(
-    base: bytes, directory: bytes, rules: Sequence[tuple[bytes, Rules]]
+    base: bytes,
+    directory: bytes,
+    rules: Sequence[tuple[bytes, Rules]],
+    ignored: list[bytes],
 ) -> Iterator[_Name]:
     if directory:
         rules = [*rules, *_rules(base, directory)]
@@ -343,18 +330,20 @@ def _walk(
         with os.scandir(os.path.join(base, directory)) as entries:
             children = list(entries)
     except OSError as error:
-        raise Problem(f"cannot read {_shown(directory)}: {error.strerror}") from None
+        raise Problem(f"cannot read {shown(directory)}: {error.strerror}") from None
     for child in children:
         path = os.path.join(directory, child.name)
         folder = child.is_dir(follow_symlinks=False)
-        if child.name == b".git" or _ignored(path, folder, rules):
+        if child.name == b".git":
             continue
-        if not folder:
+        if _ignored(path, folder, rules):
+            ignored.append(path + b"/" if folder else path)
+        elif not folder:
             yield _Name(path=path)
         elif _is_repository(child.path):
             yield _Name(path=path, kind=SUBMODULE)
         else:
-            yield from _walk(base, path, rules)
+            yield from _walk(base, path, rules, ignored)
 
 
 def _ignored(
@@ -375,7 +364,7 @@ def _rules(base: bytes, directory: bytes) -> list[tuple[bytes, Rules]]:
         with open(file, "rb") as stream:
             return [(directory, Rules(stream.read()))]
     except OSError as error:
-        raise Problem(f"cannot read {_shown(file)}: {error.strerror}") from None
+        raise Problem(f"cannot read {shown(file)}: {error.strerror}") from None
 
 
 def _check_modes(root: Path, files: Iterable[File]) -> None:
@@ -413,15 +402,7 @@ def _is_repository(directory: bytes) -> bool:
     return os.path.isfile(entry) or os.path.isfile(os.path.join(entry, b"HEAD"))
 
 
-def _left_out(rules: Rules, path: bytes) -> bytes:
-    """What of `path` the rules name, a directory with a slash; empty if nothing."""
-    for parent in reversed(_parents(path)):
-        if rules.ignores(parent, True):
-            return parent + b"/"
-    return path if rules.ignores(path, False) else b""
-
-
-def _parents(path: bytes) -> list[bytes]:
+def parents(path: bytes) -> list[bytes]:
     """The directories of a path, the nearest first."""
     return [path[:at] for at in range(len(path) - 1, 0, -1) if path[at] == ord("/")]
 
@@ -431,7 +412,7 @@ def _text(path: bytes) -> str:
     return path.decode("utf-8", "surrogateescape")
 
 
-def _shown(path: bytes) -> str:
+def shown(path: bytes) -> str:
     """A name for people, whatever terminal they have."""
     text = _text(path)
     return text if text.isprintable() else repr(text)[1:-1]

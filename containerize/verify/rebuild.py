@@ -30,7 +30,8 @@ from containerize.errors import Problem
 from containerize.fetch import inputs
 from containerize.image import canonical, record
 from containerize.image.canonical import ImageDigests
-from containerize.pack import sources, tree
+from containerize.lock import locks
+from containerize.pack import selection, sources, tree
 from containerize.settings import Settings
 from containerize.verify import explain
 from containerize.verify.explain import Difference
@@ -240,7 +241,7 @@ def rebuild(
     home = Path(tempfile.mkdtemp(dir=scratch, prefix="verify-"))
     home.chmod(0o755)
     root = home / (os.fsdecode("ein längerer Pfad".encode()) if varied else "copy")
-    _copy(settings.root, root, varied)
+    _copy(settings, root, varied)
     cache = _fresh_cache(settings, home) if varied else settings.cache_dir
     copied = dataclasses.replace(settings, root=root, cache=str(cache))
     with contextlib.ExitStack() as stack:
@@ -262,12 +263,16 @@ def rebuild(
     return Rebuild(name, digests, home, time.monotonic() - began)
 
 
-def _copy(source: Path, target: Path, varied: bool) -> None:
-    """Copy what git would take of the repository; varied, in another order and time.
+def _copy(settings: Settings, target: Path, varied: bool) -> None:
+    """Copy what git would take of the repository, and what the setting include names.
+
+    Varied, in another order and time.
 
     Without the .gitignore files: the copy is no checkout, and all in it was taken.
     """
-    files = sources.read(source).files
+    found = {file.path: file for file in selection.app(settings).files}
+    found |= {file.path: file for file in sources.read(settings.root).files}
+    files = [found[path] for path in sorted(found)]
     target.mkdir()
     for file in reversed(files) if varied else files:
         if PurePosixPath(file.path).name == ".gitignore":
@@ -454,7 +459,9 @@ def main() -> None:
         if plan["step"] == "make":
             build.make(settings, engine, names, cache=False)
         else:
-            build.export(settings, engine, names, settings.root.with_name("image.tar"))
+            packed = locks.read_base(settings).time
+            archive = settings.root.with_name("image.tar")
+            build.export(settings, engine, names, archive, time=packed)
     except Problem as problem:
         sys.exit(str(problem))
 

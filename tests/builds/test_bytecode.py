@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-MODULES = ("app.settings", "flask.views", "json.decoder")
-"""One of the application, of a wheel, and of the standard library."""
+MODULES = ("served.settings", "flask.views", "json.decoder")
+"""One of the service, of a wheel, and of the standard library."""
 
 READ = """
 import importlib, json, sys
@@ -62,11 +62,11 @@ def test_a_module_copied_over_the_image_runs(
 
 def test_a_mounted_directory_is_all_there_is(python, tmp_path):
     """A module that it lacks is gone; one that is a package now is that package."""
-    package = tmp_path / "app" / "settings"
+    package = tmp_path / "served" / "settings"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text("MARK = 'package'\n")
     (package.parent / "__init__.py").write_text("MARK = 'directory'\n")
-    gone = "\ntry: import app.cors\nexcept ImportError as error: print(error)"
-    options = [f"--volume={tmp_path / 'app'}:/srv/app:ro"]
-    found = python(SHOW + gone, "app", "app.settings", options=options)
-    assert found.splitlines() == ["directory package", "No module named 'app.cors'"]
+    gone = "\ntry: import served.logs\nexcept ImportError as error: print(error)"
+    options = [f"--volume={tmp_path / 'served'}:/usr/local/lib/served/served:ro"]
+    found = python(SHOW + gone, "served", "served.settings", options=options)
+    assert found.splitlines() == ["directory package", "No module named 'served.logs'"]

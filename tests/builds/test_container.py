@@ -153,8 +153,8 @@ def test_an_unknown_tag_says_how_to_make_it(using, project):
 
 def test_one_that_ends_at_once_shows_its_log(start, using, project):
     name = f"{project.image}-bad"
-    with pytest.raises(Problem, match="APP_PORT") as caught:
-        start(environment={"APP_PORT": "abc"}, name=name)
+    with pytest.raises(Problem, match="SERVED_PORT") as caught:
+        start(environment={"SERVED_PORT": "abc"}, name=name)
     assert "Traceback" not in str(caught.value)
     assert container.state(project, using, name) is None
 

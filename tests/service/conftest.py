@@ -24,7 +24,7 @@ def serve(start: Callable[..., Container]) -> Callable[..., Container]:
     """
 
     def serve(environment=None, options=(), **more):
-        factory = {"APP_FACTORY": "testapp.routes:create_app"}
+        factory = {"FLASK_APP": "testapp.routes"}
         volume = f"--volume={HERE / 'testapp'}:/srv/testapp:ro"
         environment = {**factory, **(environment or {})}
         return start(environment=environment, options=[volume, *options], **more)

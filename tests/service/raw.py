@@ -48,13 +48,6 @@ class Response:
         assert self.get("content-type") == "application/json"
         return json.loads(self.body)
 
-    @property
-    def cors(self) -> dict[str, str]:
-        """The headers that a browser's CORS protocol and caches look at."""
-        names = {name for name, _ in self.headers}
-        looked_at = (n for n in names if n.startswith("access-control-") or n == "vary")
-        return {name: self.get(name) or "" for name in looked_at}
-
 
 def parse(data: bytes) -> list[Response]:
     """The responses that a connection gave, each whole; none to a HEAD among them."""
@@ -166,21 +159,39 @@ def read(connection: socket.socket) -> bytes:
     return bytes(found)
 
 
+def free_port() -> int:
+    """A port on 127.0.0.1 that nothing listened on a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        found: int = probe.getsockname()[1]
+        return found
+
+
 @contextlib.contextmanager
-def running(directory: Path, port: int, **environment: str) -> Iterator[Process]:
-    """A process that serves the tests' routes, its two logs in a directory."""
+def running(
+    directory: Path, app: Path = ROUTES.parent, **environment: str
+) -> Iterator[Process]:
+    """A process that serves, by default, the tests' routes.
+
+    It works in the directory `app`; its two logs go to `directory`.
+    """
     out, err = directory / "out", directory / "err"
+    port = free_port()
+    repository = str(ROUTES.parents[2])
     given = {
-        "APP_HOST": "127.0.0.1",
-        "APP_PORT": str(port),
-        "APP_FACTORY": "routes:create_app",
-        "PYTHONPATH": os.pathsep.join([str(ROUTES.parents[2]), str(ROUTES.parent)]),
+        "SERVED_HOST": "127.0.0.1",
+        "SERVED_PORT": str(port),
+        "PYTHONPATH": repository,
         "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONSAFEPATH": "1",
+        **({"FLASK_APP": "routes"} if app == ROUTES.parent else {}),
     }
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("FLASK_")}
     with out.open("wb") as stdout, err.open("wb") as stderr:
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "app"],
-            env={**os.environ, **given, **environment},
+            [sys.executable, "-m", "served"],
+            cwd=app,
+            env={**clean, **given, **environment},
             stdout=stdout,
             stderr=stderr,
         )
@@ -206,7 +217,7 @@ def serving(
 ) -> Iterator[Service]:
     """A container with the tests' routes under the production flags; then none."""
     name = f"{project.image}-{name}"
-    given = {"APP_FACTORY": "routes:create_app", **environment}
+    given = {"FLASK_APP": "routes", **environment}
     started = container.run(
         project,
         engine,

@@ -12,14 +12,14 @@ from wsgiref.validate import validator
 
 from flask import Flask, Response, request
 
-import app as product
+from app import create_app as create_product
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 
 def create_app() -> Flask:
-    app = product.create_app()
+    app = create_product()
 
     @app.get("/fail")
     @app.get("/fail/<path:rest>")

@@ -1,6 +1,7 @@
 """Live, ready and draining, and what the image's HEALTHCHECK makes of them."""
 
 import contextlib
+import http.client
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,21 @@ def ask(connection, method, path):
     connection.request(method, path)
     answer = connection.getresponse()
     return answer.status, json.loads(answer.read())
+
+
+def post(connection, path):
+    assert ask(connection, "POST", path)[0] == 200
+
+
+def until(happened):
+    """Wait until a server that is about to listen says so."""
+    deadline = time.monotonic() + 20
+    while True:
+        with contextlib.suppress(ConnectionError, http.client.HTTPException):
+            if happened():
+                return
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def checked(running):
@@ -46,27 +62,42 @@ def stamp(seconds):
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds + 1))
 
 
-@pytest.mark.parametrize(
-    ("wrong", "said"),
-    [
-        ("fail", "500"),
-        ("redirect", "302"),
-        ("hang", "timed out"),
-        ("deaf", "nothing listens"),
-    ],
-)
-def test_the_health_check_turns_bad(serve, connect, wrong, said):
+@pytest.mark.parametrize("wrong", ["fail", "redirect", "login", "hang"])
+def test_what_the_application_answers_is_not_its_health(serve, connect, wrong):
+    running = serve(options=OFTEN)
+    post(connect(running), f"/answer/{wrong}")
+    # More than there are threads.
+    hanging = [connect(running) for _ in range(6)]
+    for connection in hanging:
+        connection.request("GET", "/")
+    assert checked(running)[0] == "healthy"
+    assert ask(connect(running), "GET", "/health/live") == (200, {"status": "live"})
+    assert ask(connect(running), "GET", "/health/ready") == (200, {"status": "ready"})
+
+
+def test_deaf_is_unhealthy(serve, connect):
     running = serve(options=OFTEN)
     assert checked(running)[0] == "healthy"
-    connection = connect(running)
-    path = "/deafen" if wrong == "deaf" else f"/live/{wrong}"
-    assert ask(connection, "POST", path)[0] == 200
+    post(connect(running), "/deafen")
     status, output = checked(running)
     assert status == "unhealthy"
-    assert said in output
-    if wrong in ("fail", "redirect"):
-        ask(connection, "POST", "/live/ok")
-        assert checked(running)[0] == "healthy"
+    assert "nothing listens" in output
+
+
+def test_ready_once_then_live(serve, connect):
+    """One check: the application is asked until it has been ready."""
+    environment = {"SERVED_READY_PATH": "/own-ready", "ANSWER": "fail"}
+    running = serve(environment, OFTEN, wait=False)
+    until(lambda: ask(connect(running), "GET", "/health/live")[0] == 200)
+    status, output = checked(running)
+    assert status != "healthy"
+    assert output == "the answer is 'HTTP/1.1 503'\n"
+    post(connect(running), "/answer/ok")
+    assert checked(running)[0] == "healthy"
+    post(connect(running), "/answer/fail")
+    assert checked(running)[0] == "healthy"
+    answer = ask(connect(running), "GET", "/health/ready")
+    assert answer == (503, {"status": "not ready"})
 
 
 def test_a_service_that_drains_is_not_unhealthy(serve, connect):
@@ -83,7 +114,7 @@ def test_a_service_that_drains_is_not_unhealthy(serve, connect):
 
 def test_live_ready_draining(serve, connect):
     """With a delay, load balancers see a service not ready that still accepts."""
-    running = serve({"APP_DRAIN_DELAY": "2"})
+    running = serve({"SERVED_DRAIN_DELAY": "2"})
 
     def get(path):
         with contextlib.closing(connect(running)) as connection:

@@ -40,24 +40,22 @@ def service(using: Engine, project: Settings, built: Image) -> Iterator[Service]
         using,
         built,
         "hostile",
-        APP_REQUEST_TIMEOUT=str(REQUEST_TIMEOUT),
-        APP_IDLE_TIMEOUT=str(IDLE_TIMEOUT),
-        APP_CONNECTIONS=str(CONNECTIONS),
-        APP_MAX_BODIES="4m",
+        SERVED_REQUEST_TIMEOUT=str(REQUEST_TIMEOUT),
+        SERVED_IDLE_TIMEOUT=str(IDLE_TIMEOUT),
+        SERVED_CONNECTIONS=str(CONNECTIONS),
+        SERVED_MAX_BODIES="4m",
     ) as started:
         yield started
 
 
 def check(response: Response) -> None:
     """What holds for every answer; an error's body says no more than it should."""
-    assert response.get("access-control-allow-origin") == "*"
-    assert response.get("access-control-allow-methods")
     assert response.get("x-request-id")
     for name in ("server", "via", "x-powered-by"):
         assert response.get(name) is None
     if response.status >= 400:
-        assert response.json.keys() == {"code", "name", "description"}
-        assert response.json["code"] == response.status
+        assert str(response.status).encode() in response.body
+        assert len(response.body) < 500
     assert "waitress" not in str(response.headers)
     for word in (b"waitress", b"werkzeug", b"flask/", b"traceback", b"/srv", b".py"):
         assert word not in response.body.lower()

@@ -25,7 +25,7 @@ MADE = re.compile(r"[0-9a-f]{16}")
 @pytest.fixture(scope="module")
 def plain(using: Engine, project: Settings, built: Image) -> Iterator[Service]:
     with raw.serving(
-        project, using, built, "log-plain", APP_LOG_QUERRY="true", APP_XYZ=SECRET
+        project, using, built, "log-plain", SERVED_LOG_QUERRY="true", SERVED_XYZ=SECRET
     ) as started:
         yield started
 
@@ -37,9 +37,9 @@ def as_json(using: Engine, project: Settings, built: Image) -> Iterator[Service]
         using,
         built,
         "log-json",
-        APP_LOG_FORMAT="json",
-        APP_LOG_QUERY="true",
-        APP_LOG_HEALTH="true",
+        SERVED_LOG_FORMAT="json",
+        SERVED_LOG_QUERY="true",
+        SERVED_LOG_HEALTH="true",
     ) as started:
         yield started
 
@@ -108,11 +108,11 @@ def test_secrets_stay_out(plain: Service) -> None:
 
 
 def test_typos_are_named(plain: Service) -> None:
-    _, events = plain.logs("APP_XYZ")
+    _, events = plain.logs("SERVED_XYZ")
     warnings = [line for line in events if " WARNING " in line]
     assert [line.split(" ", 2)[2] for line in warnings] == [
-        "APP_LOG_QUERRY is no setting: did you mean APP_LOG_QUERY?",
-        "APP_XYZ is no setting: python -m app --help lists them",
+        "SERVED_LOG_QUERRY is no setting: did you mean SERVED_LOG_QUERY?",
+        "SERVED_XYZ is no setting: python -m served --help lists them",
     ]
 
 
@@ -151,7 +151,7 @@ def test_health_checks(plain: Service, as_json: Service) -> None:
     assert plain.request("GET", "/health/live").status == 200
     assert plain.request("GET", "/health/ready").status == 200
     assert json.loads(line_of(as_json, "GET", "/health/live"))["status"] == 200
-    assert " 405 " in line_of(plain, "POST", "/health/live")
+    assert " 404 " in line_of(plain, "POST", "/health/live")
     assert not [line for line in plain.logs()[0] if " GET /health/" in line]
 
 
@@ -167,8 +167,8 @@ def test_client_that_leaves(plain: Service) -> None:
 def test_bad_setting_ends_the_start(
     using: Engine, project: Settings, built: Image
 ) -> None:
-    line = "app: APP_THREADS must be a whole number from 1 to 256, not 'many'"
-    environment = {"APP_THREADS": "many"}
+    line = "served: SERVED_THREADS must be a whole number from 1 to 256, not 'many'"
+    environment = {"SERVED_THREADS": "many"}
     name = f"{project.image}-bad-setting"
     with pytest.raises(Problem) as raised:
         container.run(

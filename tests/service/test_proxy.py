@@ -26,7 +26,7 @@ def peer(using: Engine, project: Settings, built: Image) -> str:
     Found in a service that trusts a proxy elsewhere: it believes no word.
     """
     with raw.serving(
-        project, using, built, "proxy-elsewhere", APP_TRUSTED_PROXIES="192.0.2.0/24"
+        project, using, built, "proxy-elsewhere", SERVED_TRUSTED_PROXIES="192.0.2.0/24"
     ) as service:
         asked = [service.request("GET", "/who", *lines) for lines in ((), CLAIMS)]
         lines = service.lines(*asked)
@@ -56,7 +56,7 @@ def test_the_proxy_is_believed(
 ) -> None:
     """One hop: the address that the proxy itself has added, not its client's word."""
     with raw.serving(
-        project, using, built, "proxy-here", APP_TRUSTED_PROXIES=f"192.0.2.1, {peer}"
+        project, using, built, "proxy-here", SERVED_TRUSTED_PROXIES=f"192.0.2.1, {peer}"
     ) as service:
         told = service.request("GET", "/who", *CLAIMS)
         silent = service.request("GET", "/who")
@@ -81,8 +81,8 @@ def test_two_proxies_in_a_row(
         using,
         built,
         "proxy-two",
-        APP_TRUSTED_PROXIES="0.0.0.0/0",
-        APP_PROXY_HOPS="2",
+        SERVED_TRUSTED_PROXIES="0.0.0.0/0",
+        SERVED_PROXY_HOPS="2",
     ) as service:
         who = service.request("GET", "/who", CLAIMS[0]).json
         short = service.request("GET", "/who", "X-Forwarded-For: 203.0.113.7").json

@@ -132,7 +132,7 @@ def test_a_signal_drains(serve, using, connect, large_digest):
 
 
 def test_what_cannot_finish_is_counted(serve, connect):
-    running = serve({"APP_GRACE_PERIOD": "1"})
+    running = serve({"SERVED_GRACE_PERIOD": "1"})
     with ThreadPoolExecutor() as clients:
         for _ in range(3):
             clients.submit(ask, connect(running), "/slow?seconds=7")

@@ -1,5 +1,6 @@
 """The layers: from packages, wheels and the app's files to trees."""
 
+import dataclasses
 import hashlib
 import io
 import os
@@ -15,7 +16,8 @@ import pytest
 
 from containerize import settings
 from containerize.errors import Problem
-from containerize.pack import layers, sonames, tree
+from containerize.pack import layers, selection, sonames, tree
+from tests.conftest import ROOT
 
 TIME = 1_763_856_000
 
@@ -239,7 +241,8 @@ def test_app_takes_what_git_would(project):
         "app/tests/test_x.py",
         "app/old.py~",
         "app/.git/config",
-        "other/x.py",
+        "tests/x.py",
+        "build/rootfs.tar",
     ]
     for name, content in {**keep, **dict.fromkeys(drop, "")}.items():
         path = project.root / name
@@ -275,12 +278,102 @@ def test_app_has_the_modes_git_knows(project):
     assert all((e.uid, e.gid) == (0, 0) for e in made.values())
 
 
-def test_an_app_that_is_not_there_is_one_line(project):
+def test_nothing_to_pack_is_one_line(project):
     with pytest.raises(Problem, match="nothing to pack"):
         layers.application(project)
-    (project.root / "app").rmdir()
-    with pytest.raises(Problem, match="no directory app/"):
-        layers.application(project)
+
+
+def test_volumes_are_the_users_in_the_image(project):
+    (project.root / "instance").mkdir()
+    (project.root / "instance" / "seed.db").write_text("")
+    (project.root / "app" / "main.py").write_text("")
+    volumes = (
+        "xx:/data",
+        "yy:/var/lib/shop/",
+        "zz:/srv/instance:rw",
+        "./here:/data/sub",
+    )
+    loaded = dataclasses.replace(project, volumes=volumes)
+    made = layers.application(loaded).entries
+    owned = {path: oct(e.mode) for path, e in made.items() if e.uid == e.gid == 65532}
+    assert owned == {
+        "data": "0o755",
+        "data/sub": "0o755",
+        "var/lib/shop": "0o755",
+        "srv/instance": "0o755",
+        "srv/instance/seed.db": "0o644",
+    }
+
+
+@pytest.mark.parametrize(
+    ("path", "match"),
+    [
+        ("/srv", "own: use one like /data"),
+        ("/tmp/x", "own: use one like /data"),
+        ("/lib/x", "own: use one like /data"),
+        ("/var//tmp", "own: use one like /data"),
+        ("/srv/app", "would hide the code"),
+        ("/srv/readme", "no directory"),
+    ],
+)
+def test_volumes_that_would_hide_what_is_needed_are_one_line(project, path, match):
+    (project.root / "app" / "main.py").write_text("")
+    (project.root / "readme").write_text("")
+    with pytest.raises(Problem, match=match):
+        layers.application(dataclasses.replace(project, volumes=(f"xx:{path}",)))
+
+
+@pytest.mark.parametrize(
+    ("name", "there"),
+    [
+        ("shop", True),
+        ("shop:create_app('a:b')", True),
+        ("shop.web:app", True),
+        ("shop/web.py:app", True),
+        ("shop/web", True),
+        ("plain.app", True),
+        ("ours.web", True),
+        ("shop.nothing", False),
+        ("web", False),
+        ("shops", False),
+    ],
+)
+def test_an_app_that_nothing_holds_is_one_line(tmp_path, project, name, there):
+    for file in ("shop/__init__.py", "shop/web.py", "plain/app.py"):
+        (project.root / file).parent.mkdir(exist_ok=True)
+        (project.root / file).write_text("")
+    files = selection.app(project).files
+    _, found = wheel(tmp_path, "ours", {"ours/web.py": ""})
+    loaded = dataclasses.replace(project, app=name)
+    if there:
+        layers.check_app(loaded, files, [found])
+    else:
+        with pytest.raises(Problem, match=f"there is no module {name}"):
+            layers.check_app(loaded, files, [found])
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_the_context_is_what_was_packed(project, monkeypatch, links):
+    if not links:
+        monkeypatch.setattr(os, "link", lambda *_, **__: os.stat("/nowhere"))
+    (project.root / ".dockerignore").write_text("*\n")
+    (project.root / "mine").write_text("FROM scratch\n")
+    names = ["rootfs.tar", "deps.tar", "service.tar", "app.tar", "compile_modules.py"]
+    project.build_dir.mkdir()
+    loaded = dataclasses.replace(project, dockerfile="mine")
+    for turn in ("first", "second"):
+        for name in names:
+            (project.build_dir / name).unlink(missing_ok=True)
+            (project.build_dir / name).write_text(turn + name)
+        context = layers.stage(loaded)
+        files = [path for path in context.rglob("*") if path.is_file()]
+        assert {str(f.relative_to(context)): f.read_text() for f in files} == {
+            "Dockerfile": "FROM scratch\n",
+            **{f"build/{name}": turn + name for name in names},
+        }
+    (project.build_dir / "app.tar").unlink()
+    with pytest.raises(Problem, match=r"cannot stage .*app\.tar: No such file"):
+        layers.stage(loaded)
 
 
 def test_a_pipe_in_the_app_is_named(project):
@@ -359,3 +452,16 @@ def test_the_canonical_form_is_fixed(project):
     layers.application(project).write(out, TIME)
     digest = hashlib.sha256(out.getvalue()).hexdigest()
     assert digest == "d02c71544f0a38763f7d334513c8b74d1c013207ebb778f953125f3b2f6d6dd3"
+
+
+def test_the_service_has_a_directory_of_its_own():
+    made = layers.service().entries
+    files = {path: entry for path, entry in made.items() if entry.kind != b"5"}
+    top = "usr/local/lib/served/served"
+    own = sorted((ROOT / "served").glob("*.py"))
+    assert sorted(files) == [f"{top}/{file.name}" for file in own]
+    assert (
+        files[f"{top}/healthcheck.py"].content
+        == (ROOT / "served" / "healthcheck.py").read_bytes()
+    )
+    assert {entry.mode for entry in files.values()} == {0o644}

@@ -57,15 +57,17 @@ def test_a_broken_record_is_none(project, text):
 
 
 def test_changed_inputs_are_named(project):
+    for name in ("gone.py", "run.py"):
+        (project.root / "app" / name).write_text("")
     save_golden(project)
     golden = json.loads(record.golden_path(project).read_text("utf-8"))
     facts = golden[project.image_architecture]
     assert record.changes(project, facts) == []
     (project.root / "requirements.txt").write_text("")
     (project.root / "app" / "new.py").write_text("")
-    (project.root / "app" / "cors.py").unlink()
-    (project.root / "app" / "logs.py").chmod(0o755)
-    expected = ["app/cors.py", "app/logs.py", "app/new.py", "requirements.txt"]
+    (project.root / "app" / "gone.py").unlink()
+    (project.root / "app" / "run.py").chmod(0o755)
+    expected = ["app/gone.py", "app/new.py", "app/run.py", "requirements.txt"]
     assert record.changes(project, facts) == expected
 
 

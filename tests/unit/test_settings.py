@@ -56,6 +56,15 @@ def test_find_root_from_below(tmp_path):
         ("BASE_IMAGE", "python:3.13-slim", "has no digest"),
         ("MEMORY", "lots", "no size"),
         ("PIDS", "0", "at least 1"),
+        ("NETWORK", "none", "is none that a port can be published on"),
+        ("NETWORK", "container:x", "is none that a port can be published on"),
+        ("VOLUMES", "/data", "use NAME:/path"),
+        ("VOLUMES", "a:/", "use NAME:/path"),
+        ("VOLUMES", "data:data", "use NAME:/path"),
+        ("VOLUMES", "data:/a/../b", "use NAME:/path"),
+        ("VOLUMES", "da ta:/data", "use NAME:/path"),
+        ("VOLUMES", "data:/data:ro:x", "use NAME:/path"),
+        ("COMMANDS", "x", "use pyproject.toml"),
     ],
 )
 def test_bad_values_get_one_line(tmp_path, variable, value, message):
@@ -78,6 +87,42 @@ def test_a_bad_file_gets_one_line(tmp_path, lines, message):
     with pytest.raises(Problem, match=message) as caught:
         settings.load(project(tmp_path, lines), {})
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("data:/data", ("data", "/data", "")),
+        ("data:/data:ro,z", ("data", "/data", "ro,z")),
+        ("./data:/data", ("./data", "/data", "")),
+        ("/srv/data:/data", ("/srv/data", "/data", "")),
+        ("~/data:/data", ("~/data", "/data", "")),
+    ],
+)
+def test_volumes_are_names_or_directories(text, expected):
+    assert settings.check_volume(text) == expected
+
+
+def test_commands_are_a_table(tmp_path):
+    table = '[tool.containerize.commands]\nworker = "python3 -m shop.worker"'
+    loaded = settings.load(project(tmp_path, table), {})
+    assert loaded.commands == {"worker": "python3 -m shop.worker"}
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('next = "x"', "'next' is no name"),
+        ('"A b" = "x"', "'A b' is no name"),
+        ('worker = ""', "worker is empty"),
+        ('worker = "python3 \'"', "cannot be read"),
+        ("worker = 1", "must be a table"),
+    ],
+)
+def test_bad_commands_get_one_line(tmp_path, line, message):
+    root = project(tmp_path, f"[tool.containerize.commands]\n{line}")
+    with pytest.raises(Problem, match=message):
+        settings.load(root, {})
 
 
 def test_a_missing_file_or_image_is_named(tmp_path):

@@ -21,9 +21,13 @@ def smoke(url):
 
 
 def test_a_service_that_runs_is_tested_without_any_engine(free_port):
-    environment = {**os.environ, "APP_HOST": "127.0.0.1", "APP_PORT": str(free_port)}
+    environment = {
+        **os.environ,
+        "SERVED_HOST": "127.0.0.1",
+        "SERVED_PORT": str(free_port),
+    }
     with subprocess.Popen(
-        [sys.executable, "-m", "app"], cwd=ROOT, env=environment,
+        [sys.executable, "-m", "served"], cwd=ROOT, env=environment,
         stdout=subprocess.DEVNULL,
     ) as service:  # fmt: skip
         try:

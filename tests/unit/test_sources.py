@@ -1,5 +1,6 @@
 """The app's files are those that git would take, with git and without."""
 
+import dataclasses
 import os
 import re
 import subprocess
@@ -15,7 +16,7 @@ from containerize import build, settings, tasks
 from containerize.errors import Problem
 from containerize.image import record
 from containerize.image.canonical import ImageDigests
-from containerize.pack import layers, sources
+from containerize.pack import layers, selection, sources
 from containerize.verify import rebuild
 
 ROOT = settings.find_root(Path(__file__).parent)
@@ -59,7 +60,7 @@ def clone(root, target, *options):
 
 
 def app(root):
-    return sources.app(settings.load(root, {}))
+    return selection.app(settings.load(root, {}))
 
 
 def names(root):
@@ -90,8 +91,8 @@ def test_the_index_and_the_deepest_gitignore_decide(tmp_path):
     put(root, {"app/secret.txt": "", "app/data/table.dat": "", "app/x.dat": ""})
     (root / "app/gone.py").unlink()
     (root / ".git/info/exclude").write_text("main.py\nnew.py\n")
-    git(root, "config", "core.excludesFile", str(tmp_path / "mine"))
-    put(root, {"mine": "*.py\n", "app/new.py": ""})
+    git(root, "config", "core.excludesFile", str(tmp_path / ".mine"))
+    put(root, {".mine": "*.py\n", "app/new.py": ""})
     assert names(root) == [
         "app/data/table.dat",
         "app/forced.txt",
@@ -186,14 +187,22 @@ def test_what_was_a_directory_is_a_link_now(tmp_path):
     (root / "app/data").symlink_to("../lib")
     (root / "app/main.py").unlink()
     put(root, {"app/main.py/sub.py": ""})
-    assert names(root) == ["app/data", "app/main.py/sub.py"]
+    assert names(root) == ["app/data", "app/main.py/sub.py", "lib/x.py"]
 
 
-def test_an_app_that_is_a_link_is_one_line(tmp_path):
-    """git has the link alone, which would lead nowhere in the image."""
-    root = repository(tmp_path, {"src/main.py": ""})
-    (root / "app").symlink_to("src")
-    with pytest.raises(Problem, match="app is a link"):
+def test_a_link_out_of_the_repository_is_one_line(tmp_path):
+    root = repository(tmp_path / "root", {"main.py": "", "lib/x.py": ""})
+    (root / "lib/up").symlink_to("../main.py")
+    (root / "lib/data").symlink_to("/data/x")
+    (root / "lib/gone").symlink_to("../tests/x")
+    (root / "all").symlink_to("lib")
+    (root / "inner").symlink_to("all/x.py")
+    assert app(root).notes == (
+        "lib/data is a link to /data/x, which only the image can have",
+        "lib/gone is a link to ../tests/x, which is not packed",
+    )
+    (root / "lib/out").symlink_to("../../other")
+    with pytest.raises(Problem, match=r"lib/out is a link out .* to \.\./\.\./other"):
         app(root)
 
 
@@ -214,7 +223,7 @@ def test_a_submodule_and_a_repository_inside_are_one_line(tmp_path, monkeypatch)
     with pytest.raises(Problem, match="app/vendor is a repository of its own"):
         app(root)
     # Where nothing of it is packed, it is nobody's trouble.
-    git(root, "mv", "app/vendor", "vendor")
+    git(root, "mv", "app/vendor", "docs")
     assert names(root) == ["app/main.py"]
 
 
@@ -225,11 +234,11 @@ def test_a_pointer_of_lfs_is_one_line(tmp_path):
 
 
 def test_a_sparse_checkout_is_one_line(tmp_path):
-    root = repository(tmp_path, {"app/main.py": "", "app/data/x.py": "", "b/x": ""})
+    root = repository(tmp_path, {"app/main.py": "", "app/data/x.py": "", "docs/x": ""})
     git(root, "sparse-checkout", "set", "--no-cone", "/*", "!/app/data")
     with pytest.raises(Problem, match=r"app/data/x\.py is not in this sparse checkout"):
         app(root)
-    git(root, "sparse-checkout", "set", "--no-cone", "/*", "!/b")
+    git(root, "sparse-checkout", "set", "--no-cone", "/*", "!/docs")
     assert names(root) == ["app/data/x.py", "app/main.py"]
 
 
@@ -411,20 +420,28 @@ def test_what_is_left_out_is_named(tmp_path):
         "app/sub/a\\nb.key",
         "app/sub/tls.pem",
         "app/tests/",
+        ".gitignore",
+        "pyproject.toml",
     )
 
 
-def test_build_prints_what_is_left_out_in_one_line(tmp_path, capsys):
-    left_out = tuple(f"app/{name}" for name in (".env", "tests/", *"12345"))
+def test_build_prints_what_is_left_out_in_a_few_lines(tmp_path, capsys):
+    left_out = tuple(f"app/{name}" for name in (".env", "tests/", *"123456789ab"))
     built = build.Image(
         references=("demo:latest",),
         archive=tmp_path,
         digests=ImageDigests("sha256:1", "sha256:2", (), ()),
-        packed=(layers.Layer("app", tmp_path, "", 0, left_out),),
+        packed=layers.Packed(
+            layers=(), locked=None, left_out=left_out, ignored=("a.mo",), notes=("x",)
+        ),
     )
     tasks.describe(built)
-    line = "left out  app/.env, app/tests/, app/1, app/2, app/3, app/4 and 1 more"
-    assert capsys.readouterr().out.splitlines()[-1] == line
+    assert capsys.readouterr().out.splitlines()[-4:] == [
+        f"left out  {', '.join(left_out[:12])} and 1 more",
+        "ignored   a.mo",
+        "          .gitignore names these: the setting include packs what you need",
+        "note      x",
+    ]
 
 
 def test_a_rebuild_finds_this_package_from_anywhere(tmp_path):
@@ -450,8 +467,8 @@ def test_the_copy_that_verify_rebuilds_has_the_same_files(tmp_path):
     (root / "app/link").symlink_to("x.dat")
     (root / "app/new.dat").touch()
     for varied in (False, True):
-        rebuild._copy(root, tmp_path / f"copy {varied}", varied)
-        assert app(tmp_path / f"copy {varied}") == app(root)
+        rebuild._copy(settings.load(root, {}), tmp_path / f"copy {varied}", varied)
+        assert app(tmp_path / f"copy {varied}").files == app(root).files
 
 
 def test_locale_does_not_change_names(tmp_path):
@@ -459,9 +476,9 @@ def test_locale_does_not_change_names(tmp_path):
     put(tmp_path, {"app/naïve.py": "", ".gitignore": "nä*\n", "app/näh.py": ""})
     code = (
         "import pathlib, sys; from containerize import settings;"
-        "from containerize.pack import sources;"
+        "from containerize.pack import selection;"
         "print([f.path.encode('utf-8', 'surrogateescape') for f in"
-        " sources.app(settings.load(pathlib.Path(sys.argv[1]), {})).files])"
+        " selection.app(settings.load(pathlib.Path(sys.argv[1]), {})).files])"
     )
     for flags in ({"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, {}):
         out = subprocess.run(
@@ -532,5 +549,111 @@ def test_our_reader_and_git_agree(generated, ignores):
     listed = git(
         generated, "ls-files", "-coz", "--exclude-per-directory=.gitignore"
     ).split(b"\0")[:-1]
-    ours = [name.path for name in sources._in_directory(generated, ".")]
+    ours = [name.path for name in sources._in_directory(generated, [])]
     assert sorted(ours) == sorted(listed)
+
+
+# --- The settings include and exclude --------------------------------------------
+
+
+def chosen(root, **table):
+    return selection.app(dataclasses.replace(settings.load(root, {}), **table))
+
+
+INCLUDED = {
+    ".gitignore": "*.mo\n/assets/\n/secret/\nnode_modules/\n.venv/\n",
+    "main.py": "",
+    "tr/de.mo": "",
+    ".venv/pyvenv.cfg": "",
+    ".venv/lib/x.mo": "",
+    "env/pyvenv.cfg": "",
+    "env/lib/x.mo": "",
+    "node_modules/x/de.mo": "",
+    "assets/a.css": "",
+    "assets/.env": "",
+    "assets/sub/tls.key": "",
+    ".well-known/security.txt": "",
+    ".well-known/.swp": "",
+    "secret/tls.pem": "",
+    "docs/a.md": "",
+    "docs/tests/x.py": "",
+}
+
+
+@pytest.mark.parametrize(
+    ("include", "exclude", "expected"),
+    [
+        ((), (), []),
+        (("*.mo",), (), ["tr/de.mo"]),
+        (("assets/",), (), ["assets/a.css"]),
+        (("/assets/*",), (), ["assets/a.css"]),
+        (("assets/*.css",), (), ["assets/a.css"]),
+        (("assets/", "!assets/a.css"), (), []),
+        (("assets/**", "/assets/.env"), (), ["assets/.env", "assets/a.css"]),
+        ((".well-known/",), (), [".well-known/security.txt"]),
+        (("secret/tls.pem",), (), ["secret/tls.pem"]),
+        (("secret/*.pem",), (), ["secret/tls.pem"]),
+        (("secret/",), (), []),
+        (("docs/",), (), ["docs/a.md"]),
+        (("docs/",), ("*.md",), []),
+        (("docs/tests/",), (), ["docs/tests/x.py"]),
+        (("node_modules/x/",), (), ["node_modules/x/de.mo"]),
+    ],
+)
+@pytest.mark.parametrize("has_git", [True, False])
+def test_include_goes_over_gitignore_and_our_rules(
+    tmp_path, monkeypatch, include, exclude, expected, has_git
+):
+    put(tmp_path, INCLUDED)
+    put(tmp_path, {"pyproject.toml": '[tool.containerize]\nimage = "demo"\n'})
+    if has_git:
+        git(tmp_path, "init", "--quiet")
+    else:
+        monkeypatch.setenv("PATH", str(tmp_path / "docs"))
+    found = chosen(tmp_path, include=include, exclude=(*exclude, "/env/"))
+    assert [f.path for f in found.files] == sorted([*expected, "main.py"])
+
+
+def test_ignored_files_are_named_but_for_those_of_tools(tmp_path):
+    root = repository(tmp_path, {".gitignore": INCLUDED[".gitignore"] + "/build/\n"})
+    put(root, INCLUDED)
+    put(root, {"build/x": "", "lib/x.pyc": ""})
+    expected = ("assets/", "secret/", "tr/de.mo")
+    loaded = settings.load(root, {})
+    assert selection.ignored(loaded) == expected
+    only = dataclasses.replace(loaded, include=("*.mo",), exclude=("/secret/",))
+    assert selection.ignored(only) == ("assets/",)
+
+
+def test_a_pattern_that_names_nothing_is_told(tmp_path):
+    root = repository(tmp_path, {"main.py": "", "a.mo": ""})
+    assert chosen(root, include=("*.mo", "/static/")).notes == (
+        "include: nothing is named by '/static/'",
+    )
+
+
+def test_a_task_queue_is_the_apps(tmp_path):
+    root = repository(tmp_path, {"tasks.py": "import celery\n"})
+    assert names(root) == ["tasks.py"]
+    put(root, {"main.py": "", "tasks.py": "from containerize.tasks import namespace\n"})
+    assert names(root) == ["main.py"]
+
+
+def test_what_a_build_makes_is_never_packed(tmp_path):
+    root = repository(tmp_path, {"main.py": ""})
+    put(root, {"dist/site.css": "", "dist/demo.tar": "", "build/context/build/x": ""})
+    put(root, {"build/app.tar": "", "build/app.js": ""})
+    found = chosen(root, include=("/dist/", "/build/"))
+    assert [f.path for f in found.files] == ["build/app.js", "dist/site.css", "main.py"]
+
+
+def test_a_name_that_deletes_in_images_is_one_line(tmp_path):
+    root = repository(tmp_path, {"main.py": "", "data/.wh.x": ""})
+    assert names(root) == ["main.py"]
+    with pytest.raises(Problem, match=r"data/\.wh\.x: \.wh\. deletes"):
+        chosen(root, include=(".wh.*",))
+
+
+def test_node_modules_are_told(tmp_path):
+    root = repository(tmp_path, {"main.py": "", "node_modules/a.js": "x" * 200_000})
+    assert "node_modules is packed, 0.2 MB" in app(root).notes[0]

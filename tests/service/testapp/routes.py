@@ -16,7 +16,7 @@ BLOCKS = 50
 def create_app() -> Flask:
     """The product's application and these routes."""
     app = create_product()
-    live = {"answer": "ok"}
+    state = {"answer": os.environ.get("ANSWER", "ok")}
 
     @app.get("/slow")
     def slow() -> dict[str, float]:
@@ -36,21 +36,27 @@ def create_app() -> Flask:
     def echo() -> dict[str, int]:
         return {"size": len(request.get_data())}
 
-    @app.post("/live/<answer>")
-    def set_live(answer: str) -> dict[str, str]:
-        """What /health/live does from now on: ok, fail, redirect or hang."""
-        live["answer"] = answer
-        return live
+    @app.post("/answer/<answer>")
+    def set_answer(answer: str) -> dict[str, str]:
+        """What becomes of every other request: ok, fail, redirect, login or hang."""
+        state["answer"] = answer
+        return state
+
+    @app.get("/own-ready")
+    def own_ready() -> str:
+        return "ready"
 
     @app.before_request
-    def wrong_health() -> object:
-        if request.path != "/health/live":
+    def guard() -> object:
+        if request.method == "POST":
             return None
-        if live["answer"] == "fail":
+        if state["answer"] == "fail":
             raise RuntimeError
-        if live["answer"] == "hang":
+        if state["answer"] == "hang":
             time.sleep(60)
-        return redirect("/") if live["answer"] == "redirect" else None
+        if state["answer"] == "login":
+            return "please log in", 401
+        return redirect("/") if state["answer"] == "redirect" else None
 
     @app.post("/deafen")
     def deafen() -> dict[str, bool]:

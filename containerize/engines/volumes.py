@@ -1,0 +1,182 @@
+"""Volumes and directories that containers mount: made, seen to be writable, removed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from containerize.engines.engine import Engine, ignore
+from containerize.errors import Problem
+from containerize.settings import Settings, check_volume
+
+_ALONE = (
+    "--network=none",
+    "--read-only",
+    "--cap-drop=ALL",
+    "--security-opt=no-new-privileges",
+    "--no-healthcheck",
+    "--entrypoint=python3",
+)
+"""What a container that only looks at mounts runs under."""
+
+_LOOK = """
+import json, os, sys
+def empty(path):
+    try:
+        return not os.listdir(path)
+    except OSError:
+        return False
+found = {p: [os.access(p, os.W_OK), os.stat(p).st_uid, empty(p)] for p in sys.argv[1:]}
+print(json.dumps([os.getuid(), os.getgid(), found]))
+"""
+_GIVE = "import os, sys; os.chown(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))"
+
+
+@dataclasses.dataclass(frozen=True)
+class Mount:
+    """A volume or a directory of the host, at a path of the container."""
+
+    source: str
+    """A volume's name, or an absolute path of the host."""
+    path: str
+    options: str
+
+    @property
+    def named(self) -> bool:
+        return not os.path.isabs(self.source)
+
+    @property
+    def option(self) -> str:
+        parts = (self.source, self.path, self.options)
+        return f"--volume={':'.join(filter(None, parts))}"
+
+
+def absolute(text: str, top: Path) -> str:
+    """The setting of a volume with its directory, if it is one, below `top`."""
+    source, path, options = check_volume(text)
+    if "/" in source or source.startswith((".", "~")):
+        source = os.path.abspath(top / os.path.expanduser(source))
+    return ":".join(filter(None, (source, path, options)))
+
+
+def mounts(settings: Settings) -> tuple[Mount, ...]:
+    """What the settings mount; the last of several at one path stands."""
+    found = [
+        Mount(*check_volume(absolute(text, settings.root))) for text in settings.volumes
+    ]
+    return tuple({mount.path.rstrip("/"): mount for mount in found}.values())
+
+
+def apart(settings: Settings, suffix: str) -> tuple[str, ...]:
+    """The setting `volumes` for a container that must not touch what the others keep.
+
+    Volumes get names that end in `suffix`; directories are mounted read-only.
+    """
+    found = []
+    for mount in mounts(settings):
+        source, options = mount.source, mount.options
+        if mount.named:
+            source = f"{source}-{suffix}"
+        else:
+            kept = [each for each in options.split(",") if each not in ("", "rw", "ro")]
+            options = ",".join([*kept, "ro"])
+        found.append(":".join(filter(None, (source, mount.path, options))))
+    return tuple(found)
+
+
+def prepare(
+    settings: Settings,
+    engine: Engine,
+    reference: str,
+    on_line: Callable[[str], None] = ignore,
+) -> None:
+    """See that all that is mounted is there, and that the image's user can write it.
+
+    A volume that is missing is made, with the project's label; the image's user gets
+    one that is empty and root's. Raises Problem for a directory that is not there,
+    and for a mount without `:ro` that this user cannot write.
+    """
+    found = mounts(settings)
+    for mount in found:
+        if mount.named:
+            _make(settings, engine, mount.source, on_line)
+        elif not engine.elsewhere() and not Path(mount.source).exists():
+            raise Problem(
+                f"there is no {mount.source} to mount: make it, or mend volumes"
+            )
+    written = [m for m in found if "ro" not in m.options.split(",")]
+    if written:
+        _see_writable(settings, engine, reference, written, on_line)
+
+
+def _make(
+    settings: Settings, engine: Engine, name: str, on_line: Callable[[str], None]
+) -> None:
+    form = "{{json .Labels}}"
+    answer = engine.run(
+        "volume", "inspect", "--format", form, name, check=False, echo=False
+    )
+    if answer.returncode:
+        engine.run("volume", "create", f"--label={settings.label}", name)
+        return
+    key, _, value = settings.label.partition("=")
+    if (json.loads(answer.stdout) or {}).get(key) != value:
+        on_line(f"volume {name} was there already, and not made for this project")
+
+
+def _see_writable(
+    settings: Settings,
+    engine: Engine,
+    reference: str,
+    written: Sequence[Mount],
+    on_line: Callable[[str], None],
+) -> None:
+    alone = ("run", "--rm", f"--label={settings.label}", *_ALONE)
+    binds = [mount.option for mount in written]
+    look = ("-I", "-S", "-c", _LOOK, *(mount.path for mount in written))
+    answer = engine.run(*alone, *binds, reference, *look, echo=False)
+    user, group, found = json.loads(answer.stdout)
+    for mount in written:
+        writable, owner, empty = found[mount.path]
+        if writable:
+            continue
+        if not (mount.named and empty and owner == 0):
+            raise Problem(_unwritable(engine, mount, owner, user, group))
+        give = ("-I", "-S", "-c", _GIVE, mount.path, str(user), str(group))
+        engine.run(
+            *alone, "--user=0:0", "--cap-add=CHOWN", mount.option, reference, *give,
+            echo=False,
+        )  # fmt: skip
+        on_line(f"volume {mount.source} is the app's now, that is user {user}'s")
+
+
+def _unwritable(engine: Engine, mount: Mount, owner: int, user: int, group: int) -> str:
+    what = f"{'volume ' if mount.named else ''}{mount.source}"
+    said = f"the app, user {user}, cannot write {what}, mounted at {mount.path}"
+    if owner == user:
+        return (
+            f"{said}, though it owns it: mend its mode, or add :z if SELinux guards it"
+        )
+    said = f"{said}, which is user {owner}'s: mount it with :ro"
+    if mount.named:
+        return f"{said}, or give its files to user {user}"
+    unshare = "podman unshare " if engine.kind == "podman" and os.geteuid() else ""
+    return f"{said}, or `{unshare}chown -R {user}:{group} {mount.source}`"
+
+
+def owned(settings: Settings, engine: Engine) -> list[str]:
+    """The names of the volumes that were made for the project."""
+    answer = engine.run(
+        "volume", "ls", f"--filter=label={settings.label}", "--format={{.Name}}",
+        echo=False,
+    )  # fmt: skip
+    return answer.stdout.split()
+
+
+def remove(engine: Engine, names: Sequence[str]) -> None:
+    """Remove volumes with what they hold; no container may use them."""
+    if names:
+        engine.run("volume", "rm", *names)

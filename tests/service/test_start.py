@@ -1,0 +1,69 @@
+"""What a container makes of its environment and of the app's directory."""
+
+from __future__ import annotations
+
+import http.client
+from pathlib import Path
+
+import pytest
+
+from containerize.errors import Problem
+
+WSGI = """
+
+from flask import Flask
+application = Flask("shop")
+application.add_url_rule("/", "hello", lambda: "shop")
+"""
+
+
+def ask(running, path="/"):
+    connection = http.client.HTTPConnection("127.0.0.1", running.port, timeout=20)
+    connection.request("GET", path)
+    return connection.getresponse().read()
+
+
+def log(running):
+    return running.engine.run("logs", running.name, merge=True).stdout
+
+
+def test_both_families_are_published(start):
+    running = start(environment={"SERVED_HOST": "::"})
+    assert b"Hello World" in ask(running)
+
+
+def test_service_links_are_no_settings(start):
+    links = {"SERVED_PORT": "tcp://10.96.0.7:80", "SERVED_SERVICE_HOST": "10.96.0.7"}
+    running = start(environment=links)
+    assert b"Hello World" in ask(running)
+    (line,) = log(running).splitlines()[:1]
+    assert "SERVED_PORT=tcp://10.96.0.7:80 is a link to a service called served" in line
+
+
+def test_more_threads_than_the_container_may_have(start, project):
+    with pytest.raises(Problem) as raised:
+        start(environment={"SERVED_THREADS": str(project.pids)})
+    *_, line = str(raised.value).splitlines()
+    assert line == (
+        f"served: only {project.pids - 1} threads can be started, not {project.pids}: "
+        f"lower SERVED_THREADS, or raise the container's limit of {project.pids} "
+        "processes"
+    )
+
+
+def test_another_app_and_its_modules(start, tmp_path: Path):
+    """A module of Python's own name takes no one's place."""
+    (tmp_path / "wsgi.py").write_text(WSGI)
+    for name in ("secrets.py", "queue.py", "tempfile.py"):
+        (tmp_path / name).write_text("raise SystemExit('a foreign module ran')\n")
+    tmp_path.chmod(0o755)
+    running = start(
+        environment={"FLASK_APP": ""}, options=[f"--volume={tmp_path}:/srv:ro"]
+    )
+    assert ask(running) == b"shop"
+
+
+def test_the_flask_command_knows_the_app(start):
+    running = start()
+    done = running.engine.run("exec", running.name, "flask", "routes")
+    assert "hello" in done.stdout
