@@ -622,7 +622,11 @@ def stop(s: Session, name: str = "", engine: str = "") -> None:
     from containerize.engines import container
 
     name = s.container(name)
-    container.stop(s.settings, s.engine, name)
+    for killed in container.stop(s.settings, s.engine, name):
+        say(
+            f"{killed} did not end in the time that it had to drain and was killed "
+            f"(setting stop_timeout, {s.settings.stop_timeout} s)."
+        )
     say(f"{name} is stopped and removed.")
 
 

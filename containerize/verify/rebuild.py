@@ -384,7 +384,8 @@ def _call(
         )
     if done.returncode:
         lines = log.read_text("utf-8", "replace").strip().splitlines()
-        raise Problem(f"a rebuild failed: {lines[-1] if lines else 'silently'}")
+        silent = f"its step {step} ended with exit code {done.returncode} and no word"
+        raise Problem(f"a rebuild failed: {lines[-1] if lines else silent}")
 
 
 def _home() -> dict[str, str]:
