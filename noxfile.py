@@ -7,7 +7,8 @@ from pathlib import Path
 
 import nox
 
-nox.options.default_venv_backend = "none"
+# Forced, since NOX_DEFAULT_VENV_BACKEND goes before a default of ours.
+nox.options.force_venv_backend = "none"
 BESIDE = (sys.executable, "-m")
 
 
@@ -30,6 +31,12 @@ def unit(session: nox.Session) -> None:
 def smoke(session: nox.Session) -> None:
     """Test a live container over HTTP: a new one, or the one at SMOKE_URL."""
     session.run(*BESIDE, "pytest", "tests/smoke", *session.posargs, external=True)
+
+
+# So that nox finds them without an activated .venv too.
+os.environ["PATH"] = os.pathsep.join(
+    [str(Path(sys.executable).parent), *os.get_exec_path()]
+)
 
 
 @nox.session

@@ -345,12 +345,21 @@ def _some(names: Sequence[str], most: int = 5) -> str:
 
 
 def clean(settings: Settings) -> None:
-    """Remove the packed layers, the archives and their records; all else stays."""
+    """Remove the packed layers, the archives and their records; all else stays.
+
+    Raises Problem where one cannot be removed, as what root has made.
+    """
     for path in selection.outputs(settings):
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+        try:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            raise Problem(
+                f"{error.filename or path} cannot be removed ({error.strerror}): "
+                "see whose it is"
+            ) from None
     for directory in (settings.build_dir, settings.dist_dir):
         with contextlib.suppress(OSError):  # not empty, or not there
             directory.rmdir()

@@ -232,7 +232,7 @@ def lock(s: Session, upgrade: bool = False, check: bool = False) -> None:
         report(locks.lock(s.settings, upgrade=upgrade, progress=Meter()))
         return
     if stale := locks.check(s.settings):
-        raise Problem("; ".join(stale))
+        raise Problem("; ".join(dict.fromkeys(stale)))
     say("The locks are in step with their inputs.")
 
 
@@ -623,7 +623,11 @@ def stop(s: Session, name: str = "", engine: str = "") -> None:
     from containerize.engines import container
 
     name = s.container(name)
-    container.stop(s.settings, s.engine, name)
+    for killed in container.stop(s.settings, s.engine, name):
+        say(
+            f"{killed} did not end in the time that it had to drain and was killed "
+            f"(setting stop_timeout, {s.settings.stop_timeout} s)."
+        )
     say(f"{name} is stopped and removed.")
 
 

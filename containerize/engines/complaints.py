@@ -39,8 +39,10 @@ class Complaint:
 
 def explain(complaint: Complaint) -> Problem:
     """The Problem behind a complaint; where none is known, its last line."""
-    if problem := known(complaint):
-        return problem
+    return known(complaint) or _unknown(complaint)
+
+
+def _unknown(complaint: Complaint) -> Problem:
     lines = [line.strip() for line in complaint.message.splitlines()]
     lines = [line for line in lines if line and not _NOISE.match(line)]
     said = _PREFIX.sub("", lines[-1]) if lines else "it does not say why"
@@ -126,6 +128,15 @@ def _port(complaint: Complaint, match: re.Match[str]) -> Problem:
     by = f"the container {container}" if container else listener(port)
     return Problem(
         f"port {port} is taken{by and f' by {by}'}: free it or choose another (--port)"
+    )
+
+
+def _no_image(complaint: Complaint, match: re.Match[str]) -> Problem:
+    if complaint.subcommand in ("build", "pull"):
+        # Another's image, of which a registry says why it cannot be had.
+        return _unknown(complaint)
+    return Problem(
+        f"{complaint.kind} has no image {_first(match)}: `invoke build` makes it"
     )
 
 
@@ -255,7 +266,7 @@ _MEANINGS: tuple[tuple[re.Pattern[str], _Explanation], ...] = tuple(
             r"no such image: (\S+?):?(?:\s|$)|inspecting object: (\S+): image not known"
             r"|unable to find image '([^']+)'|short-name \"([^\"]+)\" did not resolve"
             r"|(\S+): image not known|failed to resolve reference \"([^\"]+)\"",
-            _say("{kind} has no image {name}: `invoke build` makes it"),
+            _no_image,
         ),
         (
             r"no such container:? \"?([^\s\"]+)"

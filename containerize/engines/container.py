@@ -657,10 +657,11 @@ def exit_code(container: Container) -> int:
     return int(container.engine.run("wait", container.name, echo=False).stdout)
 
 
-def stop(settings: Settings, engine: Engine, name: str) -> None:
+def stop(settings: Settings, engine: Engine, name: str) -> tuple[str, ...]:
     """Stop a container of the project, leaving it time to drain, and remove it.
 
-    A service's container takes those of its commands along.
+    A service's container takes those of its commands along. Returns the names of those
+    that the engine killed, since their time was over.
     """
     found = _with(settings, engine, name)
     if not found or state(settings, engine, name):
@@ -668,5 +669,15 @@ def stop(settings: Settings, engine: Engine, name: str) -> None:
         found.insert(0, name)
     if state(settings, engine, following(name)):
         found.append(following(name))
+    ran = [each for each in found if state(settings, engine, each) == "running"]
     engine.run("stop", *found, timeout=settings.stop_timeout + 30)
+    killed = tuple(each for each in ran if _was_killed(engine, each))
     engine.run("rm", *found)
+    return killed
+
+
+def _was_killed(engine: Engine, name: str) -> bool:
+    """Whether a container was killed, and not for its memory."""
+    form = "{{.State.ExitCode}}"
+    answer = engine.run("container", "inspect", "--format", form, name, echo=False)
+    return answer.stdout.strip() == str(KILLED) and not _short_of_memory(engine, name)

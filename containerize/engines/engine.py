@@ -26,6 +26,7 @@ from containerize.errors import Problem
 from containerize.settings import PREFIX, Settings
 
 Kind = Literal["docker", "podman"]
+SILENT = "it wrote no reason; see whether it works by hand"
 OnCommand = Callable[[Sequence[str]], None]
 
 
@@ -117,7 +118,8 @@ class Engine:
             for part in (done.stdout, done.stderr)
         )
         if check and done.returncode:
-            raise self.problem(arguments, err or out)
+            silent = f"exit code {done.returncode}: {SILENT}"
+            raise self.problem(arguments, err.strip() or out.strip() or silent)
         return subprocess.CompletedProcess(command, done.returncode, out, err)
 
     def stream(
@@ -137,7 +139,7 @@ class Engine:
                 raise self.problem(arguments, said)
             raise self._ended(arguments) or Problem(
                 f"`{_short(self.arguments(*arguments))}` failed with exit code {code}: "
-                "what it wrote says why"
+                + ("see what it wrote above" if os.isatty(2) else SILENT)
             )
 
     def call(
@@ -205,7 +207,8 @@ class Engine:
                 raise
             if code:
                 errors.seek(0)
-                raise self.problem(arguments, errors.read().decode(errors="replace"))
+                said = errors.read().decode(errors="replace").strip()
+                raise self.problem(arguments, said or f"exit code {code}: {SILENT}")
 
     def describe(self) -> Description:
         """Versions, builder and image store. Raises Problem where none answers."""

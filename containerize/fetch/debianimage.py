@@ -107,6 +107,8 @@ def start(settings: Settings) -> Iterator[DebianImage]:
     name = settings.debian_image_name
     try:
         using = engine.find(settings)
+        if using.run("image", "inspect", name, check=False, echo=False).returncode:
+            using.run("pull", "--quiet", name)
         # The host's network, for its proxies and its names.
         started = using.run(
             *("run", "--detach", "--rm", "--network=host", "--cap-drop=ALL"),

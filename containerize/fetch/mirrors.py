@@ -226,6 +226,7 @@ def of_apt(run: Run, release: Mapping[str, str]) -> Mirrors:
     ours = [row for row in rows if origins.get(row) == "Debian"]
     unknown = [row for row in rows if row not in origins]
     suites = {release.get("VERSION_CODENAME", ""), *_ALIASES}
+    suites |= {suite.partition("-")[0] for _, suite in ours}
     main = [url for url, suite in ours if not suite.endswith(("-security", "-debug"))]
     # Others publish suites of those names too, but no updates suite beside it.
     beside = {url for url, suite in unknown if suite.removesuffix("-updates") in suites}

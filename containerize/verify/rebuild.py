@@ -331,7 +331,8 @@ def _may_run(user: int, directory: Path) -> bool:
 
 
 def _top() -> Path:
-    return Path(__file__).resolve().parent.parent
+    """The directory that this package is in."""
+    return Path(__file__).resolve().parents[2]
 
 
 @contextlib.contextmanager
@@ -391,7 +392,8 @@ def _call(
         )
     if done.returncode:
         lines = log.read_text("utf-8", "replace").strip().splitlines()
-        raise Problem(f"a rebuild failed: {lines[-1] if lines else 'silently'}")
+        silent = f"its step {step} ended with exit code {done.returncode} and no word"
+        raise Problem(f"a rebuild failed: {lines[-1] if lines else silent}")
 
 
 def _home() -> dict[str, str]:

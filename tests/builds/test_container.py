@@ -29,6 +29,33 @@ def test_a_container_answers_and_stops(start, using, project):
     assert container.state(project, using, running.name) is None
 
 
+IGNORES = """import signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print("ready", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(
+    "code", [IGNORES, IGNORES.replace("signal.SIG_IGN", "lambda *_: exit(0)")]
+)
+def test_one_that_does_not_drain_in_time_is_told(built, using, project, code):
+    name = f"{project.image}-drains"
+    using.run(
+        *("run", "--detach", f"--name={name}", f"--label={project.label}"),
+        *("--stop-timeout=1", "--network=none", "--entrypoint=python3"),
+        *(built.references[0], "-c", code),
+    )
+    try:
+        while "ready" not in container.log_tail(using, name):
+            time.sleep(0.1)
+        killed = container.stop(project, using, name)
+    finally:
+        using.run("rm", "--force", name, check=False)
+    assert killed == ((name,) if "SIG_IGN" in code else ())
+    assert container.state(project, using, name) is None
+
+
 def container_names(using, project):
     answer = using.run(
         "ps", "--all", f"--filter=label={project.label}", "--format={{.Names}}"

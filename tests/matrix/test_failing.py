@@ -6,6 +6,7 @@ Daemons here are stopped, shut and starved, which no other test's engine is.
 import contextlib
 import dataclasses
 import os
+import socketserver
 import subprocess
 import tempfile
 import threading
@@ -19,6 +20,7 @@ from containerize.engines import container
 from containerize.engines.complaints import NoEngine
 from containerize.engines.engine import Engine
 from containerize.errors import Problem
+from containerize.pack import sources
 from tests.matrix import releases
 from tests.matrix.conftest import BOOKWORM, FORKY
 
@@ -77,10 +79,8 @@ HEALTHCHECK CMD ["python3", "-c", "exit(1)"]
 def simple(repository, top):
     """This repository with an image that is soon built."""
     root = top / "simple"
-    root.mkdir()
-    for path in repository.root.iterdir():
-        if path.name not in ("Dockerfile", "build", "dist"):
-            (root / path.name).symlink_to(path)
+    for file in sources.read(repository.root).files:
+        file.write(root)
     (root / "Dockerfile").write_text(DOCKERFILE)
     return dataclasses.replace(repository, root=root)
 
@@ -131,6 +131,45 @@ def test_a_daemon_that_ends_under_a_container(docker, simple, top):
     with stopped_once(docker, step_runs), pytest.raises(NoEngine) as caught:
         container.wait_healthy(simple, container.Container(name, engine, 0))
     assert "no Docker daemon answers" in one_line(caught)
+
+
+@pytest.fixture
+def apart(unpacked, top):
+    """A builder of buildx that keeps its results, and an engine that has it."""
+    with releases.docker(unpacked[FORKY], top) as running:
+
+        class Relay(socketserver.BaseRequestHandler):
+            """BuildKit of the daemon, as a remote one is reached."""
+
+            def handle(self):
+                command = [*running.client, "buildx", "--builder=default", "dial-stdio"]
+                end = self.request.fileno()
+                subprocess.run(command, stdin=end, stdout=end, check=False)
+
+        socket = str(top / "buildkit.sock")
+        with socketserver.ThreadingUnixStreamServer(socket, Relay) as relay:
+            relay.daemon_threads = True
+            threading.Thread(target=relay.serve_forever, daemon=True).start()
+            engine = Engine("docker", running.client)
+            remote = ("--driver=remote", "--name=apart", f"unix://{socket}")
+            engine.run("buildx", "create", *remote)
+            yield engine
+            engine.run("buildx", "rm", "apart")
+            relay.shutdown()
+
+
+def test_a_builder_that_keeps_its_result(apart, simple, top, monkeypatch):
+    # B01: what is there already is not taken for what was built.
+    before = build.build(simple, apart)
+    (simple.root / "Dockerfile").write_text(DOCKERFILE + "LABEL new=1\n")
+    monkeypatch.setenv("BUILDX_BUILDER", "apart")
+    archive = top / "image.tar"
+    with pytest.raises(Problem, match="left no image in the engine: its builder"):
+        build.build(simple, apart, output=archive)
+    assert not archive.exists()
+    monkeypatch.delenv("BUILDX_BUILDER")
+    after = build.build(simple, apart, output=archive)
+    assert after.digests.manifest != before.digests.manifest
 
 
 @pytest.fixture

@@ -143,6 +143,14 @@ def test_a_registry_without_tls_is_no_engine_without():
     assert "`docker build` failed" in str(told(message, subcommand="build"))
 
 
+@pytest.mark.parametrize("subcommand", ["build", "pull"])
+def test_what_a_registry_says_of_anothers_image(subcommand):
+    # `invoke build` would not make it.
+    reason = 'failed to resolve reference "no:x": no such host'
+    said = str(told(f"ERROR: {reason}", subcommand=subcommand))
+    assert said == f"`docker {subcommand}` failed: {reason}"
+
+
 def test_refused_names_the_group_that_owns_the_socket(tmp_path):
     path = tmp_path / "d.sock"
     with socket.socket(socket.AF_UNIX) as listening:

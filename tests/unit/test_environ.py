@@ -4,12 +4,14 @@ import base64
 import hashlib
 import io
 import os
+import re
 import shutil
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
+import nox
 import pytest
 from pip._internal.commands import create_command
 
@@ -80,6 +82,48 @@ def test_pip_is_told_how_to_get_packages_and_nothing_else(index, monkeypatch, tm
     done = subprocess.run(command, env=found, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
     assert list(tmp_path.glob("demo-1.0*.whl"))
+
+
+# Where `1` is nothing that nox(1) allows, or changes nothing.
+NOX = {
+    "NOX_DEFAULT_VENV_BACKEND": "uv",
+    "NOX_DOWNLOAD_PYTHON": "always",
+    "NOX_SCRIPT_MODE": "fresh",
+    "NOX_SCRIPT_VENV_BACKEND": "conda",
+    "NOX_SCRIPT_DOWNLOAD_PYTHON": "always",
+    "NOX_PARALLEL": "auto",
+    "NOXEXTRAPYTHON": "3.99",
+    "NOXFORCEPYTHON": "3.99",
+}
+
+
+@pytest.mark.parametrize(
+    "noxfile", ["noxfile.py", "containerize/templates/noxfile.py.in"]
+)
+@pytest.mark.parametrize("backend", ["uv", "conda", "virtualenv"])
+def test_no_variable_of_nox_chooses_other_tools(tmp_path, noxfile, backend):
+    # B20: without `dev`, too. Which sessions, a user may choose.
+    package = Path(nox.__file__).parent
+    texts = (path.read_text("utf-8") for path in package.glob("*.py"))
+    names = {name for text in texts for name in re.findall(r'"(NOX_?[A-Z_]+)"', text)}
+    names -= {"NOXSESSION", "NOXPYTHON", "NOX_OUTER_PYTHONPATH"}
+    assert names >= NOX.keys()
+    shutil.copy(ROOT / noxfile, tmp_path / "noxfile.py")
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "test_one.py").write_text("def test_one(): pass\n")
+    variables = dict.fromkeys(names, "1") | NOX | {"NOX_DEFAULT_VENV_BACKEND": backend}
+    command = [sys.executable, "-m", "nox", "--session", "unit"]
+    done = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env=os.environ | variables,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "1 passed" in done.stdout
+    assert not list(tmp_path.glob(".nox/*/bin"))
 
 
 def test_settings_that_pip_cannot_read_are_one_line(monkeypatch, tmp_path):

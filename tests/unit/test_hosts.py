@@ -113,6 +113,13 @@ def test_lists_may_be_absent(host: Callable[..., Path]) -> None:
     assert of_apt() == ((MAIN,), (SECURITY,))
 
 
+def test_lists_may_be_of_another_release(host: Callable[..., Path]) -> None:
+    # As in the middle of an upgrade, when os-release says another name.
+    lists = host("a.list", ONE_LINE.replace("trixie", "bookworm"))
+    fetched(lists, MAIN, "bookworm")
+    assert of_apt() == ((MAIN,), (SECURITY,))
+
+
 def test_one_main_suite_alone_is_taken_by_its_path(host: Callable[..., Path]) -> None:
     host("a.list", f"deb {MAIN} trixie main\n{OTHERS}")
     assert of_apt() == ((MAIN,), ())

@@ -444,6 +444,19 @@ def test_build_prints_what_is_left_out_in_a_few_lines(tmp_path, capsys):
     ]
 
 
+def test_a_rebuild_finds_this_package_from_anywhere(tmp_path):
+    script = "import containerize.verify.rebuild as r; print(r.__file__)"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        env=rebuild._environment(tmp_path, varied=False),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.strip() == rebuild.__file__, done.stderr
+
+
 def test_the_copy_that_verify_rebuilds_has_the_same_files(tmp_path):
     """It is no checkout, and has the tracked files that a .gitignore names too."""
     root = repository(
