@@ -331,7 +331,7 @@ def _may_run(user: int, directory: Path) -> bool:
 
 
 def _top() -> Path:
-    return Path(__file__).resolve().parent.parent
+    return Path(__file__).resolve().parents[2]
 
 
 @contextlib.contextmanager
