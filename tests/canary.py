@@ -28,6 +28,7 @@ def reaches_out(
         command, _, _ = build.commands(settings, [name], kind=engine.kind, cache=False)
         given = command.index("--network") + 1
         command[given] = network
+        command[-1] = "."
         try:
             engine.stream(*command, cwd=top)
         except Problem:

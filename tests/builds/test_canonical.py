@@ -114,7 +114,7 @@ def made(built, using, project, tmp_path):
     build_it, save, _ = build.commands(
         here, [name], kind=using.kind, cache=False, saved=saved
     )
-    using.run(*build_it, cwd=tmp_path)
+    using.run(*build_it[:-1], ".", cwd=tmp_path)
     using.run(*save)
     target = tmp_path / "canonical.tar"
     yield (

@@ -60,7 +60,7 @@ def twice(built, using, project, tmp_path):
         )  # fmt: skip
         # BuildKit names its containers all alike; the others make up a name for each.
         sandbox = f"BUILDKIT_SANDBOX_HOSTNAME=host{number}"
-        using.run(*build_it[:-1], "--build-arg", sandbox, build_it[-1], cwd=here)
+        using.run(*build_it[:-1], "--build-arg", sandbox, ".", cwd=here)
         using.run(*save)
         canonical.canonicalize(
             saved, here / "image.tar", time=0, labels={}, references=[]
