@@ -45,6 +45,7 @@ fetch = tasks.fetch
 def old(sample: Settings) -> BaseLock:
     """What base.lock says in a project of a year ago."""
     shutil.copytree(ROOT / "containerize", sample.root / "containerize")
+    shutil.copytree(ROOT / "served", sample.root / "served")
     shutil.copy(ROOT / "tasks.py", sample.root)
     (sample.root / "part.py").write_text(TASK)
     (sample.root / "pyproject.toml").write_text(
