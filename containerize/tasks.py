@@ -229,11 +229,28 @@ def lock(s: Session, upgrade: bool = False, check: bool = False) -> None:
     from containerize.lock import locks
 
     if not check:
+        refresh(s.settings)
         report(locks.lock(s.settings, upgrade=upgrade, progress=Meter()))
         return
     if stale := locks.check(s.settings):
         raise Problem("; ".join(dict.fromkeys(stale)))
     say("The locks are in step with their inputs.")
+
+
+def refresh(settings: Settings) -> None:
+    """Rewrite what an older format of the tool made and nobody edited."""
+    import containerize
+    from containerize.init import marks, plan
+
+    bodies = plan.bodies(settings.app, settings.image)
+    found = marks.refresh(settings.root, bodies, containerize.FORMAT)
+    for name in found.written:
+        say(f"  {name}: rewritten as this version makes it")
+    for name in found.edited:
+        say(
+            f"  {name}: an older version made it and you edited it: kept; to have the "
+            "new one, move it away and run `containerize init`"
+        )
 
 
 def report(changes: Sequence[str]) -> None:

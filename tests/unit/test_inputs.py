@@ -51,11 +51,16 @@ def write_locks(
 ) -> None:
     base = str(BaseLock(sample.suite, 0, packages))
     requirements = "".join(map(str, pins))
-    for name, made_from, body in (
-        (locks.BASE, locks._base_inputs(sample), base),
-        (locks.REQUIREMENTS, locks._image_inputs(sample), requirements),
+    for name, source, made_from, body in (
+        (locks.BASE, "base.in", locks._base_inputs(sample), base),
+        (
+            "requirements.txt",
+            "requirements.in",
+            locks._image(sample).inputs,
+            requirements,
+        ),
     ):
-        (sample.root / name).write_text(locks._lines(name, made_from, body))
+        (sample.root / name).write_text(locks._lines(source, made_from, body))
 
 
 def publish(web: Web, name: str = "big", area: str = "main") -> Package:

@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import containerize
+from containerize import tasks
 from containerize.errors import Problem
 from containerize.fetch import inputs
+from containerize.init import marks
 from containerize.lock import locks
 from containerize.settings import Settings
 
@@ -229,6 +232,24 @@ def test_a_lock_of_another_tool_that_moves_is_followed(
             assert "out of step" in problem
         lock(sample, progress)
         assert versions(sample)["flask"] == version
+
+
+def test_generated_files_of_an_older_format_are_rewritten_or_named(
+    sample: Settings,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    old = marks.marked("# old\n", 1)
+    monkeypatch.setattr(containerize, "FORMAT", containerize.FORMAT + 1)
+    write(sample, "noxfile.py", old)
+    write(sample, "tasks.py", f"{old}# mine\n")
+    tasks.refresh(sample)
+    now = marks.state((sample.root / "noxfile.py").read_text())
+    assert now == marks.State("untouched", containerize.FORMAT)
+    assert (sample.root / "tasks.py").read_text() == f"{old}# mine\n"
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "  noxfile.py: rewritten as this version makes it"
+    assert said[1].startswith("  tasks.py: an older version made it and you edited it")
 
 
 # The project's own wheels

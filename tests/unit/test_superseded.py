@@ -45,6 +45,7 @@ fetch = tasks.fetch
 def old(sample: Settings) -> BaseLock:
     """What base.lock says in a project of a year ago."""
     shutil.copytree(ROOT / "containerize", sample.root / "containerize")
+    shutil.copytree(ROOT / "served", sample.root / "served")
     shutil.copy(ROOT / "tasks.py", sample.root)
     (sample.root / "part.py").write_text(TASK)
     (sample.root / "pyproject.toml").write_text(
@@ -58,11 +59,11 @@ def old(sample: Settings) -> BaseLock:
         for about in sorted([*GONE, KEPT])
     ]
     lock = BaseLock("trixie", 1_700_000_000, tuple(packages))
-    for name, made_from, body in (
-        (locks.BASE, locks._base_inputs(sample), str(lock)),
-        (locks.REQUIREMENTS, locks._image_inputs(sample), ""),
+    for name, source, made_from, body in (
+        (locks.BASE, "base.in", locks._base_inputs(sample), str(lock)),
+        ("requirements.txt", "requirements.in", locks._image(sample).inputs, ""),
     ):
-        (sample.root / name).write_text(locks._lines(name, made_from, body))
+        (sample.root / name).write_text(locks._lines(source, made_from, body))
     assert locks.read_base(sample) == lock
     return lock
 
