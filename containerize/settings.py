@@ -97,7 +97,7 @@ class Settings:
     """`NAME:/path` or `./directory:/path`, each with `:options` if need be."""
     network: str = ""
     """Network of the engine that the containers join; its default one when empty."""
-    commands: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    commands: Mapping[str, str] = dataclasses.field(default_factory=dict, hash=False)
     """Further processes by name, each a container of its own: `NAME = "COMMAND"`."""
     memory: str = "128m"
     """Memory limit of each container."""

@@ -2,6 +2,7 @@
 
 import grp
 import os
+import pwd
 import socket
 
 import pytest
@@ -194,3 +195,15 @@ def test_port_is_taken_by_a_process(family):
 )
 def test_unknown_complaint_is_passed_on_in_one_line(message, said):
     assert str(told(message)).startswith(f"`docker run` failed: {said}")
+
+
+def test_a_user_without_a_name_is_a_number(monkeypatch):
+    # B14: getpwuid is asked where no variable says the name.
+    def unknown(uid):
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    problem = told("dial unix /none.sock: connect: permission denied")
+    assert f"at /none.sock refuses user {os.geteuid()}: add it to" in str(problem)

@@ -131,3 +131,9 @@ def test_a_missing_file_or_image_is_named(tmp_path):
     (tmp_path / "pyproject.toml").write_text("[tool.containerize]\n")
     with pytest.raises(Problem, match="sets no image"):
         settings.load(tmp_path, {})
+
+
+def test_settings_can_be_remembered_by():
+    # Which mirrors Debian's image has is asked once for the same settings.
+    given = {"CONTAINERIZE_DEBIAN_IMAGE": "x"}
+    assert hash(settings.load(ROOT, given)) == hash(settings.load(ROOT, given))
