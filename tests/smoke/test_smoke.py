@@ -1,4 +1,4 @@
-# containerize format 1 sha256:7da34057501a87e92cfa3c3eca7890017000faf4aa8421cfcd180c8d580d37fc
+# containerize format 1 sha256:7da34057501a87e92cfa3c3eca789001
 """What the service promises over HTTP, asked of a live container."""
 
 import urllib.error
