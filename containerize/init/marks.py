@@ -1,8 +1,8 @@
 """The mark on a generated file: by which format it was made, and whether it still is.
 
-The first line is `# containerize format N sha256:HEX`, with the first half of the digest
-of all that follows it: short enough for linters, and long enough to tell an edit. A file
-that lost the line, or never had it, is the user's.
+The first line is `# containerize format N sha256:HEX`, with the first half of the
+digest of all that follows it: short enough for linters, long enough to tell an edit. A
+file that lost the line, or never had it, is the user's.
 """
 
 from __future__ import annotations
