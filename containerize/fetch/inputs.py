@@ -36,7 +36,7 @@ from containerize.pack import wheels
 from containerize.settings import Settings
 
 _CHUNK = 1 << 18
-_TRIES = 3  # a mirror that breaks off is asked for the rest
+_TRIES = 3  # a mirror that breaks off is asked again
 
 
 @dataclasses.dataclass(frozen=True)
@@ -240,7 +240,7 @@ def _download(
     for url in urls:
         for _ in range(_TRIES):
             try:
-                _continue(url, part, _label(package), progress)
+                _get(url, part, _label(package), progress)
             except _BrokenOffError as error:
                 if mirrors.is_gone(error.cause):
                     break
@@ -250,9 +250,9 @@ def _download(
             if actual == package.sha256:
                 part.replace(cache / package.sha256)
                 return
-            # What was there to continue from may have been wrong: once more, anew.
             part.unlink()
             failures.append(f"{url}: expected SHA-256 {package.sha256}, found {actual}")
+            break
     if not failures:
         raise FileNotFoundError
     raise Problem(f"{_label(package)} cannot be fetched: {failures[-1]}")
@@ -264,24 +264,19 @@ class _BrokenOffError(Exception):
         self.cause = cause
 
 
-def _continue(url: str, part: Path, name: str, progress: Progress) -> None:
-    """Download what the part lacks. Raises _BrokenOffError where a mirror fails."""
-    have = part.stat().st_size if part.exists() else 0
+def _get(url: str, part: Path, name: str, progress: Progress) -> None:
+    """Download a file. Raises _BrokenOffError where a mirror fails."""
     try:
-        headers = {"Range": f"bytes={have}-"} if have else {}
-        answer = mirrors.open_url(url, headers=headers)
+        answer = mirrors.open_url(url)
     except OSError as error:
-        if getattr(error, "code", 0) == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-            part.unlink()
         raise _BrokenOffError(error) from None
     with answer:
-        resumed = answer.status == http.HTTPStatus.PARTIAL_CONTENT
         length = answer.headers["Content-Length"] or ""
         total = int(length) if length.isdecimal() else None
         received = 0
         progress.start(name, total)
         try:
-            with part.open("ab" if resumed else "wb") as file:
+            with part.open("wb") as file:
                 while chunk := _chunk(answer):
                     file.write(chunk)
                     received += len(chunk)
