@@ -19,7 +19,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from bench.measure import Silent, quiet, require, table
-from bench.plot import Series, write_svg
 from containerize import build as building
 from containerize.engines import container, engine
 from containerize.engines.engine import Engine
@@ -82,7 +81,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory(prefix="bench-") as directory:
             build(ours, using, Path(directory))
         servers(service)
-        sizing(service, ours.root / "docs" / "sizing.svg")
+        sizing(service)
     finally:
         building.remove(ours, using)
 
@@ -394,7 +393,7 @@ def _spread(values: Sequence[float], form: str) -> tuple[str, str]:
     return form.format(statistics.median(values)), f"{low}–{high}"
 
 
-def sizing(service: Service, plot: Path) -> None:
+def sizing(service: Service) -> None:
     """What more threads and more connections do to ours."""
     images = {str(threads): _tag(0) for threads in SIZES}
     environment = {
@@ -411,7 +410,6 @@ def sizing(service: Service, plot: Path) -> None:
                     seconds = 2 * SECONDS if connections > 100 else SECONDS
                     load = service.load(server, connections, seconds)
                     found.setdefault((name, connections), []).append(load)
-    rates, tails = [], []
     rows = []
     for name in images:
         cells = [found[name, connections] for connections in CONNECTIONS]
@@ -429,19 +427,3 @@ def sizing(service: Service, plot: Path) -> None:
          *(f"p99 ms at {n}" for n in CONNECTIONS), "failed"),
         rows,
     )  # fmt: skip
-    for connections in CONNECTIONS:
-        runs = [found[name, connections] for name in images]
-        label = f"{connections} connections"
-        rates.append(
-            Series(label, [statistics.median(r.rate for r in cell) for cell in runs])
-        )
-        tails.append(
-            Series(label, [statistics.median(r.p99 for r in cell) for cell in runs])
-        )
-    write_svg(
-        plot,
-        [str(threads) for threads in SIZES],
-        "threads",
-        {"requests per second": rates, "p99 latency, ms": tails},
-    )
-    print(f"\nPlotted in {plot.relative_to(service.settings.root)}.")
