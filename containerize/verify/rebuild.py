@@ -36,21 +36,6 @@ from containerize.settings import Settings
 from containerize.verify import explain
 from containerize.verify.explain import Difference
 
-VARIED = (
-    "clock",
-    "time zone",
-    "locale",
-    "umask",
-    "user and home",
-    "build path",
-    "file order and times",
-    "hash seed",
-    "number of CPUs",
-    "environment",
-    "input cache",
-)
-"""What a varied rebuild has otherwise than a plain one; `_vary` says how."""
-
 AHEAD = 400 * 24 * 3600
 """Seconds that the clock of a varied rebuild is ahead."""
 
