@@ -245,9 +245,8 @@ class Tutorial:
 
 def build(ours: Settings, using: Engine, scratch: Path, theirs: Tutorial) -> None:
     """`invoke build` against the plain `docker build` of the same context."""
-    command = building.commands(ours, [f"{NAME}:plain"], kind=using.kind, cache=False)[
-        0
-    ]
+    names = [f"{NAME}:plain"]
+    command = building.build_command(ours, using.kind, names, cache=False)
     app = ours.root / ours.app / "__init__.py"
     before = app.read_bytes()
 
@@ -357,13 +356,11 @@ def _wait(port: int) -> None:
 def archive(using: Engine, built: building.Image, scratch: Path) -> None:
     """Making an image canonical against only saving it."""
     saved = scratch / "saved.tar"
-    form = ["--format", "docker-archive"] if using.kind == "podman" else []
+    command = building.save_command(using.kind, built.references[0], saved)
 
     def save() -> None:
         saved.unlink(missing_ok=True)
-        using.run(
-            "save", *form, "--output", str(saved), built.references[0], echo=False
-        )
+        using.run(*command, echo=False)
 
     def make_canonical() -> None:
         canonical.canonicalize(

@@ -104,7 +104,7 @@ def build(ours: Settings, using: Engine, scratch: Path) -> None:
         layers.dependencies(ours, wheels).write(file, locks.read_base(ours).time)
     with quiet():
         names = [f"{NAME}:servers"]
-        using.stream(*building.commands(ours, names, kind=using.kind)[0], cwd=context)
+        using.stream(*building.build_command(ours, using.kind, names), cwd=context)
         for number, command in enumerate(SERVERS.values()):
             entrypoint = json.dumps(command.split())
             dockerfile = (
@@ -112,8 +112,7 @@ def build(ours: Settings, using: Engine, scratch: Path) -> None:
             )
             (context / "Dockerfile").write_text(dockerfile, "utf-8")
             using.stream(
-                *building.commands(ours, [_tag(number)], kind=using.kind)[0],
-                cwd=context,
+                *building.build_command(ours, using.kind, [_tag(number)]), cwd=context
             )
 
 

@@ -57,34 +57,10 @@ def fresh(settings: Settings) -> str:
     return settings.reference(f"building-{secrets.token_hex(4)}")
 
 
-def commands(
-    settings: Settings,
-    names: Sequence[str],
-    *,
-    kind: str = "docker",
-    cache: bool = True,
-    saved: Path = Path("saved.tar"),
-    archive: Path | None = None,
-) -> tuple[list[str], list[str], list[str]]:
-    """The engine's arguments that build the image, save it, and load the canonical one.
-
-    `kind` is the engine's, docker or podman.
-    """
-    form = ["--format", "docker-archive"] if kind == "podman" else []
-    target = archive or archive_path(settings)
-    return (
-        _build_command(settings, kind, names, cache),
-        ["save", *form, "--output", str(saved), names[0]],
-        # Podman would load it as an OCI image, which has no HEALTHCHECK.
-        ["pull", "--quiet", f"docker-archive:{target}"]
-        if kind == "podman"
-        else ["load", "--input", str(target)],
-    )
-
-
-def _build_command(
-    settings: Settings, kind: str, names: Sequence[str], cache: bool
+def build_command(
+    settings: Settings, kind: str, names: Sequence[str], *, cache: bool = True
 ) -> list[str]:
+    """The arguments with which an engine of that kind, docker or podman, builds."""
     # A label for what the builder leaves behind too, which --label does not reach.
     command = ["build", "--network", "none", "--build-arg", f"PROJECT={settings.image}"]
     # Podman's own image format has no HEALTHCHECK.
@@ -96,6 +72,20 @@ def _build_command(
     for name in names:
         command += ["--tag", name]
     return [*command, os.path.relpath(settings.build_dir / "context", settings.root)]
+
+
+def save_command(kind: str, name: str, saved: Path) -> list[str]:
+    """The arguments with which an engine saves the image that it has built."""
+    form = ["--format", "docker-archive"] if kind == "podman" else []
+    return ["save", *form, "--output", str(saved), name]
+
+
+def load_command(kind: str, archive: Path) -> list[str]:
+    """The arguments with which an engine loads the canonical image."""
+    if kind == "podman":
+        # It would load it as an OCI image, which has no HEALTHCHECK.
+        return ["pull", "--quiet", f"docker-archive:{archive}"]
+    return ["load", "--input", str(archive)]
 
 
 def build(
@@ -125,8 +115,7 @@ def build(
         if changed := record.changes(settings, {"inputs": sources}):
             archive.unlink()
             raise Problem(f"{_some(changed)} changed during the build: build again")
-        *_, load = commands(settings, names, kind=engine.kind, archive=archive)
-        engine.run(*load)
+        engine.run(*load_command(engine.kind, archive))
         loaded = _name_loaded(engine, digests, names)
     finally:
         # The builder's own form has done its work; its layers stay as build cache.
@@ -187,7 +176,7 @@ def make(
     Raises Problem where nothing has it, as after a builder that keeps its result.
     """
     layers.stage(settings)
-    command, *_ = commands(settings, names, kind=engine.kind, cache=cache)
+    command = build_command(settings, engine.kind, names, cache=cache)
     engine.stream(*command, cwd=settings.root)
     form = ("image", "inspect", "--format", "{{.Id}}", names[0])
     if engine.run(*form, check=False, echo=False).returncode:
@@ -219,10 +208,7 @@ def export(
     """
     with tree.scratch(archive.parent) as scratch:
         saved = scratch / "saved.tar"
-        _, save, _ = commands(
-            settings, [built or names[0]], kind=engine.kind, saved=saved
-        )
-        engine.run(*save)
+        engine.run(*save_command(engine.kind, built or names[0], saved))
         return canonical.canonicalize(
             saved,
             archive,

@@ -134,9 +134,13 @@ class Session:
         from containerize import build
 
         kind = Path(self.settings.engine).name or "docker"
-        fresh = [build.fresh(self.settings)]
-        made = build.commands(self.settings, fresh, kind=kind, cache=cache)
-        return [*made, *(["tag", "CONFIG-DIGEST", name] for name in names)]
+        fresh = build.fresh(self.settings)
+        return [
+            build.build_command(self.settings, kind, [fresh], cache=cache),
+            build.save_command(kind, fresh, Path("saved.tar")),
+            build.load_command(kind, build.archive_path(self.settings)),
+            *(["tag", "CONFIG-DIGEST", name] for name in names),
+        ]
 
 
 class Verb(invoke.Task[Any]):

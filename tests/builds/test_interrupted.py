@@ -93,10 +93,7 @@ def is_whole(named, built, using, tmp_path):
     """Whether the image of that name has all that the built one has."""
     saved = tmp_path / "whole.tar"
     saved.unlink(missing_ok=True)
-    _, save, _ = build.commands(
-        named, [named.reference()], kind=using.kind, saved=saved
-    )
-    using.run(*save)
+    using.run(*build.save_command(using.kind, named.reference(), saved))
     digests = canonical.canonicalize(
         saved,
         tmp_path / "again.tar",
