@@ -185,7 +185,7 @@ def size(built: building.Image) -> None:
     rows = [
         (name, f"{layer.size / 1e6:.1f}", f"{layer.compressed_size / 1e6:.1f}")
         for name, layer in zip(
-            ("rootfs", "deps", "app", "compiled"), found, strict=True
+            ("rootfs", "deps", "service", "app", "compiled"), found, strict=True
         )
     ]
     sums = (sum(layer.size for layer in found), sum(x.compressed_size for x in found))
@@ -323,7 +323,7 @@ def first_answer(
     try:
         return seconds(run)
     finally:
-        _remove(using, f"{NAME}-run")
+        using.discard(f"{NAME}-run", echo=False)
 
 
 def _nothing(ours: Settings, using: Engine, reference: str) -> float:
@@ -335,12 +335,7 @@ def _nothing(ours: Settings, using: Engine, reference: str) -> float:
     try:
         return seconds(lambda: using.run(*launch.command(("run",)), echo=False))
     finally:
-        _remove(using, f"{NAME}-pass")
-
-
-def _remove(using: Engine, name: str) -> None:
-    now = ["--time", "0"] if using.kind == "podman" else []
-    using.run("rm", "--force", *now, name, check=False, echo=False)
+        using.discard(f"{NAME}-pass", echo=False)
 
 
 def _wait(port: int) -> None:

@@ -191,7 +191,7 @@ class Service:
                         f"--cpuset-cpus={self.server_cpu}", "--health-interval=1h"
                     ],
                 )  # fmt: skip
-                stack.callback(self._remove, started.name)
+                stack.callback(self.using.discard, started.name, echo=False)
                 found[name] = self._server(started)
             yield found
 
@@ -206,10 +206,6 @@ class Service:
         pid, *addresses = answer.stdout.split()
         url = f"http://{addresses[0]}:{PORT}/" if addresses else started.url
         return Server(started.name, int(pid), url)
-
-    def _remove(self, name: str) -> None:
-        now = ["--time", "0"] if self.using.kind == "podman" else []
-        self.using.run("rm", "--force", *now, name, check=False, echo=False)
 
     def load(self, server: Server, connections: int, seconds: float) -> Load:
         before = cpu(server.pid)

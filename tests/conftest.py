@@ -101,8 +101,6 @@ def start(
         return container.run(project, using, built.references[0], **options)  # type: ignore[arg-type]
 
     yield run
-    # Podman would leave each its time to stop first.
-    now = ["--time", "0"] if using.kind == "podman" else []
     for name in started:
         print(f"log of {name}:\n{container.log_tail(using, name)}")
-        using.run("rm", "--force", *now, name, check=False)
+        using.discard(name)

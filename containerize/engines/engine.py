@@ -210,6 +210,12 @@ class Engine:
                 said = errors.read().decode(errors="replace").strip()
                 raise self.problem(arguments, said or f"exit code {code}: {SILENT}")
 
+    def discard(self, name: str, *, echo: bool = True) -> None:
+        """Remove a container at once, whatever it does, if it is there."""
+        # Podman would leave it its time to stop first.
+        now = ["--time", "0"] if self.kind == "podman" else []
+        self.run("rm", "--force", *now, name, check=False, echo=echo)
+
     def describe(self) -> Description:
         """Versions, builder and image store. Raises Problem where none answers."""
         client, server = self._answers()

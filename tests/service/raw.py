@@ -231,5 +231,4 @@ def serving(
         yield Service(started.port, started)
     finally:
         print(f"log of {name}:\n{container.log_tail(engine, name)}")
-        now = ["--time=0"] if engine.kind == "podman" else []
-        engine.run("rm", "--force", *now, name, check=False)
+        engine.discard(name)
