@@ -10,7 +10,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import tarfile
@@ -21,7 +20,6 @@ from collections.abc import Callable, Mapping, Set
 from pathlib import Path
 
 from bench.measure import (
-    Silent,
     compared,
     interleaved,
     quiet,
@@ -37,8 +35,9 @@ from containerize.errors import Problem
 from containerize.fetch import inputs
 from containerize.image import canonical
 from containerize.lock import locks
-from containerize.pack import layers, sources
+from containerize.pack import layers
 from containerize.settings import Settings, find_root, load
+from tests.conftest import Quiet, copied, unused_port
 
 NAME = "containerize-bench"
 
@@ -46,7 +45,7 @@ NAME = "containerize-bench"
 def main() -> None:
     """Print all figures of the image."""
     project = dataclasses.replace(load(find_root(Path(__file__).parent)), image=NAME)
-    inputs.fetch(project, progress=Silent())
+    inputs.fetch(project, progress=Quiet())
     using = engine.find(project)
     found = using.describe()
     print(f"Engine: {found.kind} {found.server}, {found.builder}, {found.store}")
@@ -70,13 +69,6 @@ def main() -> None:
             building.remove(ours, using)
     commands(project)
     memory()
-
-
-def copied(project: Settings, root: Path) -> Settings:
-    """A copy of the repository, whose layers may be packed anew and app changed."""
-    for file in sources.read(project.root).files:
-        file.write(root)
-    return dataclasses.replace(project, root=root)
 
 
 def base(ours: Settings, scratch: Path) -> None:
@@ -307,9 +299,7 @@ def first_answer(
     environment: Mapping[str, str] | None = None,
 ) -> float:
     """Seconds from `run` to the first 200."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
+    port = unused_port()
     given = tuple(f"--env={key}={value}" for key, value in (environment or {}).items())
     launch = container.Launch(
         settings=ours, reference=reference, name=f"{NAME}-run", port=port, options=given

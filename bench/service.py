@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from bench.measure import Silent, quiet, require, table
+from bench.measure import quiet, require, table
 from containerize import build as building
 from containerize.engines import container, engine
 from containerize.engines.engine import Engine
@@ -26,6 +26,7 @@ from containerize.fetch import inputs
 from containerize.lock import locks
 from containerize.pack import layers
 from containerize.settings import Settings, find_root, load
+from tests.conftest import Quiet
 
 NAME = "containerize-bench-service"
 OURS = "ours (waitress)"
@@ -91,7 +92,7 @@ def main() -> None:
 
 def build(ours: Settings, using: Engine, scratch: Path) -> None:
     """An image with the servers beside the app, and one more for each server."""
-    inputs.fetch(ours, progress=Silent())
+    inputs.fetch(ours, progress=Quiet())
     layers.pack(ours)
     context = scratch / "context"
     shutil.copytree(ours.build_dir, context / "build")
