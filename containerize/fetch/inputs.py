@@ -30,9 +30,9 @@ from containerize.errors import Problem
 from containerize.fetch import mirrors
 from containerize.lock import locks
 from containerize.lock.base import Package
-from containerize.lock.locks import Progress
 from containerize.lock.pins import WHEELS, Pin, Target, essence, pip_environment
 from containerize.pack import wheels
+from containerize.progress import Progress, step
 from containerize.settings import Settings
 
 _CHUNK = 1 << 18
@@ -274,15 +274,11 @@ def _get(url: str, part: Path, name: str, progress: Progress) -> None:
         length = answer.headers["Content-Length"] or ""
         total = int(length) if length.isdecimal() else None
         received = 0
-        progress.start(name, total)
-        try:
-            with part.open("wb") as file:
-                while chunk := _chunk(answer):
-                    file.write(chunk)
-                    received += len(chunk)
-                    progress.advance(len(chunk))
-        finally:
-            progress.done()
+        with step(progress, name, total), part.open("wb") as file:
+            while chunk := _chunk(answer):
+                file.write(chunk)
+                received += len(chunk)
+                progress.advance(len(chunk))
     if total is not None and received < total:
         raise _BrokenOffError(OSError(f"it ended after {received} of {total} bytes"))
 
