@@ -8,7 +8,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
@@ -110,8 +110,10 @@ def build(
     built = fresh(settings)
     try:
         make(settings, engine, [built], cache=cache)
-        time = packed.locked.time
-        digests = export(settings, engine, names, archive, time=time, built=built)
+        digests = export(
+            settings, engine, names, archive,
+            time=packed.locked.time, sources=sources, built=built,
+        )  # fmt: skip
         if changed := record.changes(settings, {"inputs": sources}):
             archive.unlink()
             raise Problem(f"{_some(changed)} changed during the build: build again")
@@ -199,11 +201,13 @@ def export(
     archive: Path,
     *,
     time: int,
+    sources: Mapping[str, str],
     built: str = "",
 ) -> ImageDigests:
     """Write the engine's image canonically to `archive`, which tells its `names`.
 
-    `time`, in seconds since 1970, is the packed layers'. The engine knows the image as
+    `time`, in seconds since 1970, is the packed layers', `sources` what they came from
+    (`record.inputs`). The engine knows the image as
     `built`, or else by the first of the names.
     """
     with tree.scratch(archive.parent) as scratch:
@@ -213,7 +217,7 @@ def export(
             saved,
             archive,
             time=time,
-            labels=labels(settings),
+            labels=labels(settings, sources),
             references=names,
             architecture=settings.image_architecture,
         )
@@ -246,13 +250,11 @@ def _name_loaded(engine: Engine, digests: ImageDigests, names: Sequence[str]) ->
     return loaded
 
 
-def labels(settings: Settings) -> dict[str, str]:
+def labels(settings: Settings, sources: Mapping[str, str]) -> dict[str, str]:
     """The image's labels: its project, and the SHA-256 of the locks it comes from."""
     name, _, value = settings.label.partition("=")
-    found = {name: value}
-    for lock in record.locks(settings):
-        found[f"{LABEL}.{lock}"] = f"sha256:{record.text_sha256(settings.root / lock)}"
-    return found
+    locks = record.locks(settings)
+    return {name: value} | {f"{LABEL}.{lock}": sources[lock] for lock in locks}
 
 
 def identifier(engine: Engine, reference: str) -> str:

@@ -30,6 +30,7 @@ from containerize.errors import Problem
 from containerize.fetch import mirrors
 from containerize.lock import locks
 from containerize.lock.base import Package
+from containerize.lock.locks import BaseLock
 from containerize.lock.pins import WHEELS, Pin, Target, essence, pip_environment
 from containerize.pack import wheels
 from containerize.progress import Progress, step
@@ -55,7 +56,8 @@ class Inputs:
 
     wheels: tuple[Wheel, ...]
     packages: tuple[tuple[Package, Path], ...]
-    """Empty where the settings name a base image."""
+    base: BaseLock | None
+    """What named the packages; both are empty where the settings name a base image."""
 
 
 class Superseded(Problem):
@@ -78,10 +80,13 @@ def collect(settings: Settings) -> Inputs:
     Raises Problem where a lock is not in step, and where a file is missing, corrupt or
     unreadable.
     """
-    _, pins, packages = _wanted(settings)
+    return _checked(settings, _wanted(settings))
+
+
+def _checked(settings: Settings, wanted: _Wanted) -> Inputs:
     missing = []
     own = _own(settings)
-    items: list[Pin | Package] = [*pins, *packages]
+    items: list[Pin | Package] = [*wanted.pins, *wanted.packages]
     for item in items:
         path = settings.cache_dir / _sha256(item)
         found = path.name if path.name in own else _hash(path)
@@ -95,8 +100,9 @@ def collect(settings: Settings) -> Inputs:
     if missing:
         raise Problem(f"the input cache lacks {_some(missing)}: run `invoke fetch`")
     return Inputs(
-        tuple(_wheel(pin, _sha256(pin), settings, own) for pin in pins),
-        tuple((p, settings.cache_dir / p.sha256) for p in packages),
+        tuple(_wheel(pin, _sha256(pin), settings, own) for pin in wanted.pins),
+        tuple((p, settings.cache_dir / p.sha256) for p in wanted.packages),
+        wanted.base,
     )
 
 
@@ -106,20 +112,20 @@ def fetch(settings: Settings, *, progress: Progress, offline: bool = False) -> I
     Uses no network where it lacks nothing, nor with `offline`. Raises Superseded where
     the mirrors have dropped packages, and Problem where something cannot be had.
     """
-    target, pins, packages = _wanted(settings)
+    wanted = _wanted(settings)
     own = _own(settings)
-    pins = [pin for pin in pins if _sha256(pin) not in own]
-    items: list[Pin | Package] = [*pins, *packages]
+    pins = [pin for pin in wanted.pins if _sha256(pin) not in own]
+    items: list[Pin | Package] = [*pins, *wanted.packages]
     if not offline and _lacking(settings.cache_dir, items):
         with _locked(settings.cache_dir, progress) as cache:
             needed = _lacking(cache, items, progress)
-            wanted = [pin for pin in pins if pin in needed]
-            if wanted:
-                _fetch_wheels(settings, cache, target, wanted, progress)
-            debs = [package for package in packages if package in needed]
+            lacked = [pin for pin in pins if pin in needed]
+            if lacked:
+                _fetch_wheels(settings, cache, wanted.target, lacked, progress)
+            debs = [package for package in wanted.packages if package in needed]
             if debs:
                 _fetch_packages(settings, cache, debs, progress)
-    inputs = collect(settings)
+    inputs = _checked(settings, wanted)
     lacking = [] if offline else _backend(settings)[1]
     if lacking:
         with _locked(settings.cache_dir, progress) as cache:
@@ -164,13 +170,24 @@ def _backend(settings: Settings) -> tuple[tuple[Wheel, ...], list[Pin]]:
     return tuple(found), lacking
 
 
-def _wanted(settings: Settings) -> tuple[Target, list[Pin], list[Package]]:
+@dataclasses.dataclass(frozen=True)
+class _Wanted:
+    """What the locks name, each read once."""
+
+    base: BaseLock | None
+    target: Target
+    pins: list[Pin]
+    packages: list[Package]
+
+
+def _wanted(settings: Settings) -> _Wanted:
     architecture = settings.image_architecture
-    target = locks.image_target(settings, architecture)
+    base = None if settings.base_image else locks.read_base(settings)
+    target = locks.image_target(settings, architecture, str(base or ""))
     pins = [pin for pin in locks.read_requirements(settings) if pin.fits(target)]
-    if settings.base_image:
-        return target, pins, []
-    return target, pins, locks.read_base(settings).for_architecture(architecture)
+    return _Wanted(
+        base, target, pins, base.for_architecture(architecture) if base else []
+    )
 
 
 def _lacking(

@@ -98,8 +98,8 @@ def pack(settings: Settings) -> Packed:
     rootfs and deps are left as they are where they already come from these inputs.
     Raises Problem where a lock or an input is missing or wrong.
     """
-    locked = locks.read_base(settings)
     collected = inputs.collect(settings)
+    locked = collected.base or locks.read_base(settings)
     app = selection.app(settings)
     check_app(settings, app.files, [wheel.path for wheel in collected.wheels])
     installed: Mapping[str, tree.Entry] = {}

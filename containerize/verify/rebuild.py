@@ -453,9 +453,10 @@ def main() -> None:
         if plan["step"] == "make":
             build.make(settings, engine, names, cache=False)
         else:
-            packed = locks.read_base(settings).time
-            archive = settings.root.with_name("image.tar")
-            build.export(settings, engine, names, archive, time=packed)
+            build.export(
+                settings, engine, names, settings.root.with_name("image.tar"),
+                time=locks.read_base(settings).time, sources=record.inputs(settings),
+            )  # fmt: skip
     except Problem as problem:
         sys.exit(str(problem))
 

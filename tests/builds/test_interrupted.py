@@ -9,7 +9,7 @@ import sys
 import time
 
 from containerize import build
-from containerize.image import canonical
+from containerize.image import canonical, record
 from containerize.lock import locks
 
 SCRIPT = """
@@ -98,7 +98,7 @@ def is_whole(named, built, using, tmp_path):
         saved,
         tmp_path / "again.tar",
         time=locks.read_base(named).time,
-        labels=build.labels(named),
+        labels=build.labels(named, record.inputs(named)),
         references=[],
     )
     return digests.manifest == built.digests.manifest

@@ -687,5 +687,5 @@ def test_with_a_base_image_no_packages_are_fetched(
     sample: Settings, big: Package, debian: Web, progress: Record
 ) -> None:
     other = dataclasses.replace(sample, base_image="x@sha256:" + "0" * 64)
-    assert inputs.fetch(other, progress=progress) == inputs.Inputs((), ())
+    assert inputs.fetch(other, progress=progress) == inputs.Inputs((), (), None)
     assert debian.requests == []
