@@ -77,6 +77,12 @@ def service(session: nox.Session) -> None:
     session.run("pytest", "tests/service", *session.posargs)
 
 
+@nox.session
+def adopters(session: nox.Session) -> None:
+    """Adopt apps of many shapes with the installed wheel, from init to answering."""
+    session.run("pytest", "tests/adopters", *session.posargs)
+
+
 @nox.session(default=False)
 def bench(session: nox.Session) -> None:
     """Print the figures, as ratios measured in one run."""

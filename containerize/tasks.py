@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -24,6 +25,7 @@ from containerize.terminal import (
     megabytes,
     prepare_streams,
     say,
+    worded,
 )
 
 if TYPE_CHECKING:
@@ -180,7 +182,8 @@ def verb(dry: Callable[..., str | Commands], **options: Any) -> Callable[..., An
                     session.show(shown)
             except Problem as problem:
                 name = options.get("name", function.__name__)
-                raise invoke.Exit(f"{name}: {problem}", code=1) from None
+                text = worded(f"{name}: {problem}")
+                raise invoke.Exit(text, code=1) from None
             except KeyboardInterrupt:
                 raise invoke.Exit("interrupted", code=130) from None
             except BrokenPipeError:
@@ -262,7 +265,7 @@ def report(changes: Sequence[str]) -> None:
         say(f"  {change}")
     if not changes:
         say("The locks are as they were.")
-    elif any(not change.startswith("tools.txt") for change in changes):
+    elif any(not re.match(r"tools\.txt:|\S+ new, ", change) for change in changes):
         say("The image's digest changes with these locks.")
 
 
@@ -281,7 +284,7 @@ def lint(s: Session) -> None:
     echo(["hadolint", "Dockerfile"])
     hadolint = shutil.which("hadolint", path=path)
     if not hadolint:
-        raise Problem("hadolint is missing: use ./dev invoke lint")
+        raise Problem("hadolint is missing: install it beside this tool")
     done = subprocess.run(
         [hadolint, "Dockerfile"],
         cwd=s.settings.root,

@@ -496,6 +496,8 @@ def _changes(
 ) -> list[str]:
     changes = []
     before, after = _versions(old), _versions(new)
+    if after and not before:
+        return [f"{name}: new, {len(after)} packages"]
     for project in sorted({*before, *after}):
         if project not in before:
             changes.append(f"{name}: {project} {after[project]} added")
