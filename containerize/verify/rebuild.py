@@ -11,8 +11,8 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import dataclasses
-import json
 import os
+import pickle
 import random
 import re
 import shutil
@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from containerize import FORMAT, build, environ
-from containerize.engines.engine import Engine
+from containerize.engines.engine import Engine, ignore
 from containerize.errors import Problem
 from containerize.fetch import inputs
 from containerize.image import canonical, record
@@ -351,22 +351,22 @@ def _call(
     user: int | None = None,
 ) -> None:
     """Run a step in a process of its own. Raises Problem with its last words."""
-    plan = {
-        "step": step,
-        "settings": dataclasses.asdict(settings) | {"root": ""},
-        "engine": [engine.kind, engine.command, dict(engine.options)],
-        # An engine finds its settings and its images in the user's home.
-        "environment": _home() | dict(engine.environment),
-        "tag": tag,
-        "varied": varied,
-    }
+    # An engine finds its settings and its images in the user's home.
+    variables = _home() | dict(engine.environment)
+    plan = (
+        step,
+        dataclasses.replace(settings, root=Path()),  # its text depends on the locale
+        dataclasses.replace(engine, environment=variables, on_command=ignore),
+        tag,
+        varied,
+    )
     log = home / f"{step}.log"
     with log.open("wb") as out:
         done = subprocess.run(
             [sys.executable, "-m", __name__],
             cwd=settings.root,
             env=_environment(home, varied),
-            input=json.dumps(plan).encode(),
+            input=pickle.dumps(plan),
             stdout=out,
             stderr=subprocess.STDOUT,
             umask=0o077 if varied else 0o022,
@@ -433,24 +433,17 @@ def _vary() -> None:
 
 def main() -> None:
     """Do the step of a rebuild that stdin describes."""
-    plan = json.load(sys.stdin)
-    if plan["varied"]:
+    # From the process that began this one.
+    step, settings, engine, tag, varied = pickle.load(sys.stdin.buffer)  # noqa: S301
+    if varied:
         _vary()
-    values = plan["settings"]
-    for name, value in values.items():
-        values[name] = tuple(value) if isinstance(value, list) else value
-    # Not from the plan: how a path is text depends on the locale.
-    settings = Settings(**values | {"root": Path.cwd()})
-    kind, command, options = plan["engine"]
-    engine = Engine(
-        kind, tuple(command), options=options, environment=plan["environment"]
-    )
+    settings = dataclasses.replace(settings, root=Path.cwd())
     try:
-        if plan["step"] == "pack":
+        if step == "pack":
             build.pack(settings)
             return
-        names = build.references(settings, [plan["tag"]])
-        if plan["step"] == "make":
+        names = build.references(settings, [tag])
+        if step == "make":
             build.make(settings, engine, names, cache=False)
         else:
             build.export(
