@@ -14,18 +14,16 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
+from containerize import disk
 from containerize.engines.engine import Engine, ignore
 from containerize.errors import Problem
 from containerize.image import canonical, record
 from containerize.image.canonical import ImageDigests
-from containerize.pack import layers, selection, tree
+from containerize.pack import layers, selection
 from containerize.settings import Settings, check_tag
 
 DISTRIBUTION = "flask-containerize"
 """The name that this tool is installed by."""
-
-LABEL = "containerize"
-"""Prefix of the labels that an image carries."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -191,7 +189,7 @@ def make(
         raise Problem(
             f"`{engine.kind} build` succeeded and left no image in the engine: {kept}"
         )
-    return identifier(engine, names[0])
+    return engine.identifier(names[0])
 
 
 def export(
@@ -210,7 +208,7 @@ def export(
     (`record.inputs`). The engine knows the image as
     `built`, or else by the first of the names.
     """
-    with tree.scratch(archive.parent) as scratch:
+    with disk.scratch(archive.parent) as scratch:
         saved = scratch / "saved.tar"
         engine.run(*save_command(engine.kind, built or names[0], saved))
         return canonical.canonicalize(
@@ -239,10 +237,10 @@ def _name_loaded(engine: Engine, digests: ImageDigests, names: Sequence[str]) ->
             break
     else:
         raise Problem(f"the engine does not have the image {digests.config} it loaded")
-    loaded = identifier(engine, digest)
+    loaded = engine.identifier(digest)
     for name in names:
         engine.run("tag", digest, name)
-        if identifier(engine, name) != loaded:
+        if engine.identifier(name) != loaded:
             raise Problem(f"something else moves the tag {name}: end it, build again")
         for foreign in json.loads(answer.stdout) or []:
             if engine.kind == "podman" and foreign.endswith(f"/library/{name}"):
@@ -254,15 +252,7 @@ def labels(settings: Settings, sources: Mapping[str, str]) -> dict[str, str]:
     """The image's labels: its project, and the SHA-256 of the locks it comes from."""
     name, _, value = settings.label.partition("=")
     locks = record.locks(settings)
-    return {name: value} | {f"{LABEL}.{lock}": sources[lock] for lock in locks}
-
-
-def identifier(engine: Engine, reference: str) -> str:
-    """The engine's own ID of an image; a Problem where it has none of that name."""
-    answer = engine.run(
-        "image", "inspect", "--format", "{{.Id}}", reference, echo=False
-    )
-    return "sha256:" + answer.stdout.strip().removeprefix("sha256:")
+    return {name: value} | {f"containerize.{lock}": sources[lock] for lock in locks}
 
 
 def is_current(settings: Settings, engine: Engine, name: str) -> bool:
@@ -271,7 +261,7 @@ def is_current(settings: Settings, engine: Engine, name: str) -> bool:
     try:
         return name in found["references"] and found["loaded"][
             _engine_name(engine)
-        ] == identifier(engine, name)
+        ] == engine.identifier(name)
     except (KeyError, Problem):
         return False
 

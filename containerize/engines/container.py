@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from containerize.build import LABEL, identifier
 from containerize.engines import variables, volumes
 from containerize.engines.engine import Engine, ignore
 from containerize.errors import Problem
@@ -100,7 +99,7 @@ class Launch:
 
     def mark(self, engine: Engine, earlier: str = "") -> str:
         """What tells this launch from another one; see `variables.mark`."""
-        image = identifier(engine, self.reference)
+        image = engine.identifier(self.reference)
         same = dataclasses.replace(self, reference=image)
         return variables.mark(same.command(), self.environment, earlier)
 
@@ -120,11 +119,11 @@ class Launch:
         return bool(earlier) and self.mark(engine, earlier) == earlier
 
 
-MARK = f"{LABEL}.launch"
+MARK = "containerize.launch"
 """Label of a container: the mark of what it was launched with."""
-SERVICE = f"{LABEL}.service"
+SERVICE = "containerize.service"
 """Label of a command's container: the name of the service's."""
-ONCE = f"{LABEL}.once"
+ONCE = "containerize.once"
 """Label of the containers of `exec`."""
 
 

@@ -210,6 +210,12 @@ class Engine:
                 said = errors.read().decode(errors="replace").strip()
                 raise self.problem(arguments, said or f"exit code {code}: {SILENT}")
 
+    def identifier(self, image: str) -> str:
+        """The engine's own ID of an image; a Problem where it has none of that name."""
+        form = ("image", "inspect", "--format", "{{.Id}}")
+        answer = self.run(*form, image, echo=False)
+        return "sha256:" + answer.stdout.strip().removeprefix("sha256:")
+
     def discard(self, name: str, *, echo: bool = True) -> None:
         """Remove a container at once, whatever it does, if it is there."""
         # Podman would leave it its time to stop first.

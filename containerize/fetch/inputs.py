@@ -11,7 +11,6 @@ import contextlib
 import dataclasses
 import errno
 import fcntl
-import hashlib
 import http.client
 import re
 import shutil
@@ -26,6 +25,7 @@ from packaging.markers import Marker
 from packaging.tags import sys_tags
 from packaging.utils import parse_wheel_filename
 
+from containerize import disk
 from containerize.errors import Problem
 from containerize.fetch import mirrors
 from containerize.lock import locks
@@ -389,8 +389,7 @@ def _wheel(pin: Pin, digest: str, settings: Settings, own: dict[str, Path]) -> W
 def _hash(path: Path) -> str | None:
     """The file's SHA-256, None where there is none."""
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return disk.sha256(path)
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -43,10 +43,10 @@ from typing import IO, Any
 
 import deflate
 
+from containerize import disk
 from containerize.errors import Problem
 from containerize.image import archive
 from containerize.image.archive import CHUNK, Entry, Region, show
-from containerize.pack import tree
 
 LEVEL = 6
 """libdeflate's compression level, 1 to 12."""
@@ -153,7 +153,7 @@ def canonicalize(
     with (
         contextlib.ExitStack() as stack,
         archive.open_image(source) as image,
-        tree.atomic(target) as file,
+        disk.atomic(target) as file,
     ):
         out = _Archive(file, time)
         config = _config(image.config, time, labels, source.name)

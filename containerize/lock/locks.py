@@ -26,6 +26,7 @@ from packaging.markers import Marker
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from containerize import disk
 from containerize.errors import Problem
 from containerize.fetch import mirrors
 from containerize.lock import base, pins
@@ -291,7 +292,7 @@ def _inputs(settings: Settings, asked: Sequence[object]) -> str:
 
 def _file_digest(file: Path) -> str:
     try:
-        return hashlib.sha256(file.read_bytes()).hexdigest()
+        return disk.sha256(file)
     except OSError as error:
         raise Problem(
             f"{pins.WHEELS}/{file.name} cannot be read: {error.strerror}: mend that"

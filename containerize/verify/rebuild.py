@@ -24,14 +24,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from containerize import FORMAT, build, environ
+from containerize import FORMAT, build, disk, environ
 from containerize.engines.engine import Engine, ignore
 from containerize.errors import Problem
 from containerize.fetch import inputs
 from containerize.image import canonical, record
 from containerize.image.canonical import ImageDigests
 from containerize.lock import locks
-from containerize.pack import selection, sources, tree
+from containerize.pack import selection, sources
 from containerize.settings import Settings
 from containerize.verify import explain
 from containerize.verify.explain import Difference
@@ -121,7 +121,7 @@ def verify(
     """
     expected = Expected(settings, against)
     # Not in /tmp: an engine that is confined, as by snap, has one of its own.
-    with tree.scratch(settings.dist_dir) as scratch:
+    with disk.scratch(settings.dist_dir) as scratch:
         scratch.chmod(0o755)
         plans = [(engine, not against) for engine in engines]
         if not against:

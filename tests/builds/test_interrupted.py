@@ -86,7 +86,7 @@ def test_a_killed_build_leaves_nothing_half_done(built, using, project, tmp_path
     again = build.build(named, using, output=output)
     assert again.digests == built.digests
     assert list(output.parent.iterdir()) == [output]
-    assert build.identifier(using, name) == build.identifier(using, built.references[0])
+    assert using.identifier(name) == using.identifier(built.references[0])
 
 
 def is_whole(named, built, using, tmp_path):
