@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 
 from containerize import disk
 from containerize.engines.engine import Engine, ignore
-from containerize.errors import Problem
+from containerize.errors import Problem, some
 from containerize.image import canonical, record
 from containerize.image.canonical import ImageDigests
 from containerize.pack import layers, selection
@@ -114,7 +114,7 @@ def build(
         )  # fmt: skip
         if changed := record.changes(settings, {"inputs": sources}):
             archive.unlink()
-            raise Problem(f"{_some(changed)} changed during the build: build again")
+            raise Problem(f"{some(changed)} changed during the build: build again")
         engine.run(*load_command(engine.kind, archive))
         loaded = _name_loaded(engine, digests, names)
     finally:
@@ -300,7 +300,7 @@ def remove(
         if left := _labelled(settings, engine, kind, "--quiet", "--no-trunc"):
             problem = engine.problem((verb,), answer.stderr)
             raise Problem(f"{_count(left, noun)} of {len(found)} cannot go: {problem}")
-        names = _some([name for name in named if "<none>" not in name])
+        names = some([name for name in named if "<none>" not in name])
         on_line(f"removed   {_count(found, noun)}{names and ': '}{names}")
 
 
@@ -314,12 +314,6 @@ def _labelled(
 
 def _count(found: Sequence[str], noun: str) -> str:
     return f"{len(found)} {noun}{'s' if len(found) > 1 else ''}"
-
-
-def _some(names: Sequence[str], most: int = 5) -> str:
-    """The names, or the first of many and how many more there are."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
 
 
 def clean(settings: Settings) -> None:

@@ -334,6 +334,8 @@ def build(s: Session, tag: list[str], no_cache: bool = False, engine: str = "") 
 
 
 def describe(built: Image) -> None:
+    from containerize.errors import some
+
     for reference in built.references:
         say(f"image     {reference}")
     say(f"digest    {built.digests.manifest}")
@@ -347,8 +349,7 @@ def describe(built: Image) -> None:
     packed = built.packed
     for word, names in (("left out", packed.left_out), ("ignored", packed.ignored)):
         if names:
-            more = f" and {len(names) - 12} more" if names[12:] else ""
-            say(f"{word:9} {', '.join(names[:12])}{more}")
+            say(f"{word:9} {some(names, 12)}")
     if packed.ignored:
         say("          .gitignore names these: the setting include packs what you need")
     for note in packed.notes:

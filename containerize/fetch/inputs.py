@@ -26,7 +26,7 @@ from packaging.tags import sys_tags
 from packaging.utils import parse_wheel_filename
 
 from containerize import disk
-from containerize.errors import Problem
+from containerize.errors import Problem, some
 from containerize.fetch import mirrors
 from containerize.lock import locks
 from containerize.lock.base import Package
@@ -65,7 +65,7 @@ class Superseded(Problem):
 
     def __init__(self, packages: Sequence[Package]) -> None:
         self.packages = tuple(packages)
-        names = _some([_label(package) for package in packages])
+        names = some([_label(package) for package in packages])
         super().__init__(
             f"the Debian mirrors no longer have {names}: run `invoke lock` to take "
             "what came after, or set CONTAINERIZE_MIRRORS and "
@@ -98,7 +98,7 @@ def _checked(settings: Settings, wanted: _Wanted) -> Inputs:
                 f"{path.name}, found {found}; run `invoke fetch`, which replaces it"
             )
     if missing:
-        raise Problem(f"the input cache lacks {_some(missing)}: run `invoke fetch`")
+        raise Problem(f"the input cache lacks {some(missing)}: run `invoke fetch`")
     return Inputs(
         tuple(_wheel(pin, _sha256(pin), settings, own) for pin in wanted.pins),
         tuple((p, settings.cache_dir / p.sha256) for p in wanted.packages),
@@ -141,7 +141,7 @@ def collect_backend(settings: Settings) -> tuple[Wheel, ...]:
     """
     found, lacking = _backend(settings)
     if lacking:
-        names = _some([_label(pin) for pin in lacking])
+        names = some([_label(pin) for pin in lacking])
         raise Problem(f"the input cache lacks {names}: run `invoke fetch`")
     return found
 
@@ -322,7 +322,7 @@ def _fetch_wheels(
     # Which pins apply is decided: pip would judge the markers by this host.
     lines = [str(dataclasses.replace(pin, marker="", via=())) for pin in pins]
     (staging / "pins").write_text("".join(lines), "utf-8")
-    progress.start(_some([_label(pin) for pin in pins]), None)
+    progress.start(some([_label(pin) for pin in pins]), None)
     command = [
         *(sys.executable, "-m", "pip", "download", "--quiet", "--no-input"),
         *("--disable-pip-version-check", "--require-hashes", "--no-deps"),
@@ -409,9 +409,3 @@ def _label(item: Pin | Package) -> str:
     if isinstance(item, Package):
         return f"{item.name} {item.version} ({item.architecture})"
     return f"{item.name} {item.version}"
-
-
-def _some(names: Sequence[str]) -> str:
-    """The names, or the first of many."""
-    shown = ", ".join(names[:5])
-    return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"
