@@ -122,18 +122,9 @@ class Engine:
             raise self.problem(arguments, err.strip() or out.strip() or silent)
         return subprocess.CompletedProcess(command, done.returncode, out, err)
 
-    def stream(
-        self,
-        *arguments: str,
-        echo: bool = True,
-        cwd: Path | None = None,
-        grace: float = 10,
-    ) -> None:
-        """Run a subcommand that reads and writes where this process does.
-
-        Raises Problem where it fails. For `grace` see `call`.
-        """
-        code, said = self.call(*arguments, echo=echo, cwd=cwd, grace=grace)
+    def stream(self, *arguments: str, cwd: Path | None = None) -> None:
+        """As `call`, but raises Problem where the subcommand fails."""
+        code, said = self.call(*arguments, cwd=cwd)
         if code:
             if said:
                 raise self.problem(arguments, said)
