@@ -136,9 +136,13 @@ class Session:
         from containerize import build
 
         kind = Path(self.settings.engine).name or "docker"
-        fresh = [build.fresh(self.settings)]
-        made = build.commands(self.settings, fresh, kind=kind, cache=cache)
-        return [*made, *(["tag", "CONFIG-DIGEST", name] for name in names)]
+        fresh = build.fresh(self.settings)
+        return [
+            build.build_command(self.settings, kind, [fresh], cache=cache),
+            build.save_command(kind, fresh, Path("saved.tar")),
+            build.load_command(kind, build.archive_path(self.settings)),
+            *(["tag", "CONFIG-DIGEST", name] for name in names),
+        ]
 
 
 class Verb(invoke.Task[Any]):
@@ -330,6 +334,8 @@ def build(s: Session, tag: list[str], no_cache: bool = False, engine: str = "") 
 
 
 def describe(built: Image) -> None:
+    from containerize.errors import some
+
     for reference in built.references:
         say(f"image     {reference}")
     say(f"digest    {built.digests.manifest}")
@@ -343,8 +349,7 @@ def describe(built: Image) -> None:
     packed = built.packed
     for word, names in (("left out", packed.left_out), ("ignored", packed.ignored)):
         if names:
-            more = f" and {len(names) - 12} more" if names[12:] else ""
-            say(f"{word:9} {', '.join(names[:12])}{more}")
+            say(f"{word:9} {some(names, 12)}")
     if packed.ignored:
         say("          .gitignore names these: the setting include packs what you need")
     for note in packed.notes:

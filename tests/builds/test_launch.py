@@ -43,7 +43,7 @@ def own(project, using, volume):
     yield dataclasses.replace(project, container=name)
     for each in container._listed(project, using, f"name={name}"):
         print(f"log of {each}:\n{container.log_tail(using, each)}")
-        container.discard(using, each)
+        using.discard(each)
 
 
 def up(settings, using, built, **options):

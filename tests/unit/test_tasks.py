@@ -57,7 +57,7 @@ def clone(tmp_path):
 
 def test_build_prints_what_layers_warn_of(capsys):
     layer = layers.Layer("rootfs", Path("rootfs.tar"), "", 0, warnings=("tool: gone",))
-    digests = canonical.ImageDigests("m", "c", (), (), ("doubtful",))
+    digests = canonical.ImageDigests("m", "c", (), ("doubtful",))
     lock = locks.BaseLock("trixie", 0, ())
     packed = layers.Packed(
         layers=(layer,), locked=lock, left_out=(), ignored=(), notes=()
