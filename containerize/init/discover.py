@@ -476,7 +476,7 @@ def project_holds(root: Path, table: dict[str, Any], app: str) -> bool:
 
 
 def _is_package(table: dict[str, Any]) -> bool:
-    """Whether [project] is to be installed, and no mere list of requirements, as uv's."""
+    """Whether [project] is to be installed, and no mere list of requirements."""
     if _table(table, "tool", "uv").get("package") is False:
         return False
     if _table(table, "tool", "poetry").get("package-mode") is False:

@@ -217,7 +217,7 @@ def test_a_project_without_a_backend_may_be_no_package(tmp_path):
     assert f"{SITE}/shelf-4.5.6.dist-info/METADATA" in build().entries
     system = '[build-system]\nrequires = ["setuptools"]\n'
     put(tmp_path, {"pyproject.toml": f"{system}[project]{table}", **packages})
-    with pytest.raises(Problem, match="failed: .*Multiple top-level packages"):
+    with pytest.raises(Problem, match=r"failed: .*Multiple top-level packages"):
         build()
     # It can say so itself.
     tool = "[tool.poetry]\npackage-mode = false\n"
