@@ -11,7 +11,7 @@ from containerize import terminal
     ("program", "text", "said"),
     [
         ("/x/bin/containerize", "run `invoke lock`", "run `containerize lock`"),
-        ("/x/bin/containerize", "Next: invoke ps, invoke stop", "Next: containerize ps, containerize stop"),
+        ("/x/bin/containerize", "Next: invoke ps", "Next: containerize ps"),
         ("/x/bin/containerize", "./dev invoke up", "./dev invoke up"),
         ("/x/bin/invoke", "run `invoke lock`", "run `invoke lock`"),
     ],
