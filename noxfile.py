@@ -15,16 +15,16 @@ BESIDE = (sys.executable, "-m")
 @nox.session
 def lint(session: nox.Session) -> None:
     """Check the Dockerfile, and that the locks are in step with their inputs."""
-    session.run(*BESIDE, "invoke", "lint", external=True)
-    session.run(*BESIDE, "invoke", "lock", "--check", external=True)
+    session.run(*BESIDE, "containerize", "lint", external=True)
+    session.run(*BESIDE, "containerize", "lock", "--check", external=True)
 
 
 @nox.session
 def unit(session: nox.Session) -> None:
-    """Run the tests that need no container, if there are any."""
+    """Run the tests that need no container, with the app's packages."""
     tests = "tests/unit" if Path("tests/unit").is_dir() else "tests"
-    command = (*BESIDE, "pytest", tests, "--ignore=tests/smoke", *session.posargs)
-    session.run(*command, external=True, success_codes=[0, 5])
+    command = (*BESIDE, "containerize.unit", tests, "--ignore=tests/smoke")
+    session.run(*command, *session.posargs, external=True, success_codes=[0, 5])
 
 
 @nox.session

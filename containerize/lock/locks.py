@@ -468,6 +468,8 @@ def _open(name: str, text: str, source: str) -> tuple[str, str]:
     if not text:
         raise Problem(f"{name} is missing: run `invoke lock`")
     head = _HEAD.match(text)
+    if not head and not text.startswith("# Made by `"):
+        raise Problem(f"{name} was not made by `invoke lock`: run it")
     if not head or head["content"] != _digest(text[head.end() :]):
         raise Problem(
             f"{name} was edited by hand: say in {source} what it should hold, "
