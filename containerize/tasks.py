@@ -644,7 +644,7 @@ def stop(s: Session, name: str = "", engine: str = "") -> None:
     for killed in container.stop(s.settings, s.engine, name):
         say(
             f"{killed} did not end in the time that it had to drain and was killed "
-            f"(setting stop_timeout, {s.settings.stop_timeout} s)."
+            f"(setting stop-timeout, {s.settings.stop_timeout} s)."
         )
     say(f"{name} is stopped and removed.")
 
