@@ -1,4 +1,4 @@
-# containerize format 1 sha256:b8d6faa2a50f170dbed6f34c85d07cdfd0312f284dd7fcaf6834cb3229557b14
+# containerize format 1 sha256:b8d6faa2a50f170dbed6f34c85d07cdf
 # Built from the layers that `invoke build` packs, with no network. By hand, once
 # they are packed: docker build --network none -t NAME .
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
+import re
 import shlex
 import signal
 import sys
@@ -26,6 +27,7 @@ from containerize.terminal import (
     megabytes,
     prepare_streams,
     say,
+    worded,
 )
 
 if TYPE_CHECKING:
@@ -136,9 +138,13 @@ class Session:
         from containerize import build
 
         kind = Path(self.settings.engine).name or "docker"
-        fresh = [build.fresh(self.settings)]
-        made = build.commands(self.settings, fresh, kind=kind, cache=cache)
-        return [*made, *(["tag", "CONFIG-DIGEST", name] for name in names)]
+        fresh = build.fresh(self.settings)
+        return [
+            build.build_command(self.settings, kind, [fresh], cache=cache),
+            build.save_command(kind, fresh, Path("saved.tar")),
+            build.load_command(kind, build.archive_path(self.settings)),
+            *(["tag", "CONFIG-DIGEST", name] for name in names),
+        ]
 
 
 class Verb(invoke.Task[Any]):
@@ -178,7 +184,8 @@ def verb(dry: Callable[..., str | Commands], **options: Any) -> Callable[..., An
                     session.show(shown)
             except Problem as problem:
                 name = options.get("name", function.__name__)
-                raise invoke.Exit(f"{name}: {problem}", code=1) from None
+                text = worded(f"{name}: {problem}")
+                raise invoke.Exit(text, code=1) from None
             except KeyboardInterrupt:
                 raise invoke.Exit("interrupted", code=130) from None
             except BrokenPipeError:
@@ -260,7 +267,7 @@ def report(changes: Sequence[str]) -> None:
         say(f"  {change}")
     if not changes:
         say("The locks are as they were.")
-    elif any(not change.startswith("tools.txt") for change in changes):
+    elif any(not re.match(r"tools\.txt:|\S+ new, ", change) for change in changes):
         say("The image's digest changes with these locks.")
 
 
@@ -280,7 +287,7 @@ def lint(s: Session) -> None:
     echo(["hadolint", file])
     hadolint = shutil.which("hadolint", path=path)
     if not hadolint:
-        raise Problem("hadolint is missing: use ./dev invoke lint")
+        raise Problem("hadolint is missing: install it beside this tool")
     done = subprocess.run(
         [hadolint, file],
         cwd=s.settings.root,
@@ -330,6 +337,8 @@ def build(s: Session, tag: list[str], no_cache: bool = False, engine: str = "") 
 
 
 def describe(built: Image) -> None:
+    from containerize.errors import some
+
     for reference in built.references:
         say(f"image     {reference}")
     say(f"digest    {built.digests.manifest}")
@@ -343,8 +352,7 @@ def describe(built: Image) -> None:
     packed = built.packed
     for word, names in (("left out", packed.left_out), ("ignored", packed.ignored)):
         if names:
-            more = f" and {len(names) - 12} more" if names[12:] else ""
-            say(f"{word:9} {', '.join(names[:12])}{more}")
+            say(f"{word:9} {some(names, 12)}")
     if packed.ignored:
         say("          .gitignore names these: the setting include packs what you need")
     for note in packed.notes:

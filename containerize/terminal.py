@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import shlex
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 
 def prepare_streams() -> None:
@@ -26,8 +28,16 @@ def prepare_streams() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
+def worded(text: str) -> str:
+    """A text that names verbs, for the program that runs them: invoke or ours."""
+    program = Path(sys.argv[0]).stem
+    if program != "containerize":
+        return text
+    return re.sub(r"(?<!dev )(?<![/\w-])invoke (?=[a-z]+)", f"{program} ", text)
+
+
 def say(text: str) -> None:
-    print(text, flush=True)
+    print(worded(text), flush=True)
 
 
 def echo(command: Sequence[str]) -> None:

@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from containerize.build import LABEL, identifier
 from containerize.engines import variables, volumes
 from containerize.engines.engine import Engine, ignore
 from containerize.errors import Problem
@@ -100,7 +99,7 @@ class Launch:
 
     def mark(self, engine: Engine, earlier: str = "") -> str:
         """What tells this launch from another one; see `variables.mark`."""
-        image = identifier(engine, self.reference)
+        image = engine.identifier(self.reference)
         same = dataclasses.replace(self, reference=image)
         return variables.mark(same.command(), self.environment, earlier)
 
@@ -120,11 +119,11 @@ class Launch:
         return bool(earlier) and self.mark(engine, earlier) == earlier
 
 
-MARK = f"{LABEL}.launch"
+MARK = "containerize.launch"
 """Label of a container: the mark of what it was launched with."""
-SERVICE = f"{LABEL}.service"
+SERVICE = "containerize.service"
 """Label of a command's container: the name of the service's."""
-ONCE = f"{LABEL}.once"
+ONCE = "containerize.once"
 """Label of the containers of `exec`."""
 
 
@@ -209,7 +208,7 @@ def _discarded_unless_well(
             ours = state(settings, engine, name)
             said = log_words(engine, name) if ours and ours != "created" else ""
             for each in [*([name] if ours else []), *_with(settings, engine, name)]:
-                discard(engine, each)
+                engine.discard(each)
         if (
             isinstance(error, Problem)
             and said
@@ -232,13 +231,6 @@ def _undisturbed() -> Iterator[None]:
     finally:
         for kind, handler in zip(kinds, before, strict=True):
             signal.signal(kind, handler)
-
-
-def discard(engine: Engine, name: str) -> None:
-    """Remove a container at once, whatever it does."""
-    # Podman would leave it its time to stop first.
-    now = ["--time", "0"] if engine.kind == "podman" else []
-    engine.run("rm", "--force", *now, name, check=False)
 
 
 def see_commands(
@@ -270,7 +262,7 @@ def see_commands(
             if state(settings, engine, launch.name) != "running":
                 problem = ended(settings, engine, launch.name)
                 said = log_words(engine, launch.name)
-                discard(engine, launch.name)
+                engine.discard(launch.name)
                 raise Problem(f"{problem}; {said}")
 
 
@@ -304,7 +296,7 @@ def execute(
     volumes.prepare(settings, engine, reference, on_line)
     # Those of an `exec` that was killed.
     for name in _listed(settings, engine, f"label={ONCE}", "status=exited"):
-        discard(engine, name)
+        engine.discard(name)
     launch = once(settings, reference, words, environment=environment)
     try:
         with variables.handed(launch.environment) as (passed, environ):
@@ -322,8 +314,7 @@ def execute(
             on_line(f"{words[0]} was killed, perhaps for memory: {memory}")
     finally:
         with _undisturbed():
-            now = ["--time", "0"] if engine.kind == "podman" else []
-            engine.run("rm", "--force", *now, launch.name, check=False, echo=False)
+            engine.discard(launch.name, echo=False)
     return code
 
 
@@ -439,8 +430,7 @@ def see_answer(settings: Settings, container: Container, patience: float = 3) ->
                     f"container {container.name} is healthy inside, but "
                     f"{container.url} does not answer ({_words(error)}): its app must "
                     "listen on 0.0.0.0 (SERVED_HOST) and port "
-                    f"{settings.container_port} "
-                    "(SERVED_PORT, setting container-port)"
+                    f"{settings.container_port} (SERVED_PORT, setting container-port)"
                 ) from None
         finally:
             asking.close()
@@ -651,7 +641,7 @@ def mend(
         engine.run("rename", coming, name)
         on_line(f"{name} was about to be replaced, which is finished now")
         return
-    discard(engine, coming)
+    engine.discard(coming)
     if old and old != "running":
         _restart(settings, engine, name)
         on_line(f"{name} was about to be replaced, and runs again now")

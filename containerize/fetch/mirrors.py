@@ -92,16 +92,13 @@ def _is_url(text: str) -> bool:
     return text.startswith(_SCHEMES)
 
 
-def open_url(
-    url: str, *, method: str = "GET", headers: Mapping[str, str] | None = None
-) -> addinfourl:
+def open_url(url: str, *, method: str = "GET") -> addinfourl:
     """The answer to a request, through the proxy that apt or the environment names.
 
     Raises OSError; of these HTTPError has the status as `code`.
     """
-    request = urllib.request.Request(  # noqa: S310 (a mirror may be a directory)
-        url, headers=dict(headers or {}), method=method
-    )
+    # A mirror may be a directory.
+    request = urllib.request.Request(url, method=method)  # noqa: S310
     parts = urllib.parse.urlsplit(url)
     proxy = _apt_proxy(url)
     handlers = []

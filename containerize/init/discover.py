@@ -482,6 +482,15 @@ def project_holds(root: Path, table: dict[str, Any], app: str) -> bool:
     return app.partition(":")[0].partition(".")[0] in _packages(root, table)
 
 
+def _is_package(table: dict[str, Any]) -> bool:
+    """Whether [project] is to be installed, and no mere list of requirements."""
+    if _table(table, "tool", "uv").get("package") is False:
+        return False
+    if _table(table, "tool", "poetry").get("package-mode") is False:
+        return False
+    return "build-system" in table or "setuptools" in table.get("tool", {})
+
+
 def _packages(root: Path, table: dict[str, Any]) -> set[str]:
     """The top packages and modules that the build backend would install."""
     tool = table.get("tool", {})
@@ -569,6 +578,8 @@ def _requirements(
             return "", "requirements.txt"
     if (root / "requirements.txt").is_file():
         return "requirements.txt", "requirements.lock"
+    if _table(table, "project").get("dependencies") and not _is_package(table):
+        return "pyproject.toml", "requirements.txt"
     ways = {
         "[tool.poetry.dependencies]": bool(
             _table(table, "tool", "poetry", "dependencies")

@@ -1,7 +1,8 @@
 """The mark on a generated file: by which format it was made, and whether it still is.
 
-The first line is `# containerize format N sha256:HEX`, the digest that of all that
-follows it. A file that lost the line, or never had it, is the user's.
+The first line is `# containerize format N sha256:HEX`, with the first half of the
+digest of all that follows it: short enough for linters, long enough to tell an edit. A
+file that lost the line, or never had it, is the user's.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from containerize.disk import atomic
 from containerize.errors import Problem
-from containerize.pack.tree import atomic
 
-_MARK = re.compile(r"# containerize format ([1-9][0-9]*) sha256:([0-9a-f]{64})\n")
+_MARK = re.compile(r"# containerize format ([1-9][0-9]*) sha256:([0-9a-f]{32})\n")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,8 +29,11 @@ class State:
 
 def marked(body: str, format: int) -> str:  # noqa: A002
     """`body` under its mark."""
-    digest = hashlib.sha256(body.encode()).hexdigest()
-    return f"# containerize format {format} sha256:{digest}\n{body}"
+    return f"# containerize format {format} sha256:{_half(body)}\n{body}"
+
+
+def _half(body: str) -> str:
+    return hashlib.sha256(body.encode()).hexdigest()[:32]
 
 
 def state(text: str) -> State:
@@ -38,7 +42,7 @@ def state(text: str) -> State:
     found = _MARK.match(text)
     if not found:
         return State("foreign")
-    same = hashlib.sha256(text[found.end() :].encode()).hexdigest() == found[2]
+    same = _half(text[found.end() :]) == found[2]
     return State("untouched" if same else "edited", int(found[1]))
 
 

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import containerize
+from containerize.disk import atomic
 from containerize.errors import Problem
 from containerize.init.discover import Found, discover, read_table
 from containerize.init.marks import marked, state
-from containerize.pack.tree import atomic
 
 SMOKE = "tests/smoke/test_smoke.py"
 # A generated file, its template, and where it goes if the user has one of that name.

@@ -11,8 +11,9 @@ import tarfile
 from pathlib import Path
 
 import containerize
+from containerize import disk
 from containerize.image import canonical
-from containerize.pack import layers, tree
+from containerize.pack import layers
 from containerize.settings import Settings
 from tests.unit.test_layers import deb, wheel
 
@@ -59,11 +60,11 @@ def digests(top, save):
         names = sorted(member.name for member in archive if member.isfile())
     return {
         **{name: sha256(data) for name, data in tars.items()},
-        "compile": tree.sha256(layers.COMPILE),
+        "compile": disk.sha256(layers.COMPILE),
         "config": found.config,
         "manifest": found.manifest,
         "files": sha256("\n".join(names).encode()),
-        "archive": tree.sha256(top / "image.tar"),
+        "archive": disk.sha256(top / "image.tar"),
     }
 
 

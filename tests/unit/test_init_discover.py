@@ -222,6 +222,19 @@ def test_this_repository_is_the_app_beside_the_tool(tmp_path):
             "pyproject.toml",
             "requirements.txt",
         ),
+        (  # as `uv init` and `uv add` write it
+            {"pyproject.toml": PROJECT, "models.py": "", "uv.lock": ""},
+            "pyproject.toml",
+            "requirements.txt",
+        ),
+        (
+            {
+                "pyproject.toml": PROJECT + "[tool.poetry]\npackage-mode = false\n"
+                "[build-system]\nrequires = []",
+            },
+            "pyproject.toml",
+            "requirements.txt",
+        ),
         (
             {
                 "pyproject.toml": '[project]\nname = "app"\ndynamic = ["dependencies"]\n'

@@ -440,7 +440,7 @@ def test_build_prints_what_is_left_out_in_a_few_lines(tmp_path, capsys):
     built = build.Image(
         references=("demo:latest",),
         archive=tmp_path,
-        digests=ImageDigests("sha256:1", "sha256:2", (), ()),
+        digests=ImageDigests("sha256:1", "sha256:2", ()),
         packed=layers.Packed(
             layers=(), locked=None, left_out=left_out, ignored=("a.mo",), notes=("x",)
         ),

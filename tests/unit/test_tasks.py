@@ -12,6 +12,7 @@ import pytest
 
 from containerize import build, settings
 from containerize.image import canonical
+from containerize.lock import locks
 from containerize.pack import layers
 from containerize.tasks import describe, namespace
 
@@ -56,10 +57,14 @@ def clone(tmp_path):
 
 def test_build_prints_what_layers_warn_of(capsys):
     layer = layers.Layer("rootfs", Path("rootfs.tar"), "", 0, warnings=("tool: gone",))
-    digests = canonical.ImageDigests("m", "c", (), (), ("doubtful",))
+    digests = canonical.ImageDigests("m", "c", (), ("doubtful",))
+    lock = locks.BaseLock("trixie", 0, ())
+    packed = layers.Packed(
+        layers=(layer,), locked=lock, left_out=(), ignored=(), notes=()
+    )
     describe(
         build.Image(
-            references=(), archive=Path("a.tar"), digests=digests, packed=(layer,)
+            references=(), archive=Path("a.tar"), digests=digests, packed=packed
         )
     )
     assert re.findall(r"^warning +(.*)$", capsys.readouterr().out, re.M) == [

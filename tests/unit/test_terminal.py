@@ -1,0 +1,22 @@
+"""What is said names the program that a person runs."""
+
+import sys
+
+import pytest
+
+from containerize import terminal
+
+
+@pytest.mark.parametrize(
+    ("program", "text", "said"),
+    [
+        ("/x/bin/containerize", "run `invoke lock`", "run `containerize lock`"),
+        ("/x/bin/containerize", "Next: invoke ps", "Next: containerize ps"),
+        ("/x/bin/containerize", "./dev invoke up", "./dev invoke up"),
+        ("/x/bin/invoke", "run `invoke lock`", "run `invoke lock`"),
+    ],
+)  # fmt: skip
+def test_verbs_are_named_for_the_program(monkeypatch, capsys, program, text, said):
+    monkeypatch.setattr(sys, "argv", [program, "lock"])
+    terminal.say(text)
+    assert capsys.readouterr().out == f"{said}\n"
