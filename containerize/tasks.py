@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import os
 import re
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -20,6 +21,7 @@ import invoke
 from containerize.terminal import (
     Meter,
     agreed,
+    aside,
     consented,
     echo,
     megabytes,
@@ -601,13 +603,17 @@ def execute(
 
     words, reference = _words(), s.settings.reference(tag or None)
     settings, environment = s.given(env, env_file, volume, network, memory)
+    # What the command writes is all that stdout gets.
+    using = dataclasses.replace(
+        s.engine, on_command=lambda command: aside(f"$ {shlex.join(command)}")
+    )
     code = container.execute(
         settings,
-        s.engine,
+        using,
         reference,
         words,
         environment=environment,
-        on_line=lambda line: print(line, file=sys.stderr),
+        on_line=aside,
     )
     if code:
         raise invoke.Exit(code=code)
@@ -688,6 +694,8 @@ def logs(s: Session, follow: bool = False, name: str = "", engine: str = "") -> 
     command = _logs(s, follow, name)
     container.require(s.settings, s.engine, command[-1])
     s.engine.stream(*command)
+    if container.state(s.settings, s.engine, command[-1]) == "exited":
+        aside(str(container.ended(s.settings, s.engine, command[-1])))
 
 
 @verb(

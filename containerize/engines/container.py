@@ -177,6 +177,8 @@ def run(
             "another"
         )
     volumes.prepare(settings, engine, reference, on_line)
+    if known == "exited":
+        on_line(f"{ended(settings, engine, name)}; a new one takes its place")
     if known:
         engine.run("rm", name)
     service = Launch(
@@ -306,9 +308,10 @@ def execute(
         if code in (125, 126, 127) and never_ran:
             raise engine.problem(("run",), said or f"{words[0]} could not be run")
         if _short_of_memory(engine, launch.name):
-            on_line(f"{words[0]} was killed for memory: {_memory(settings)}")
+            on_line(f"{words[0]} was killed for memory: {_memory(engine, launch.name)}")
         elif code == KILLED:
-            on_line(f"{words[0]} was killed, perhaps for memory: {_memory(settings)}")
+            memory = _memory(engine, launch.name)
+            on_line(f"{words[0]} was killed, perhaps for memory: {memory}")
     finally:
         with _undisturbed():
             engine.discard(launch.name, echo=False)
@@ -396,7 +399,7 @@ def wait_healthy(settings: Settings, container: Container) -> None:
                 f"container {name} was not healthy within {settings.health_timeout} s: "
                 + (said[0] if said else f"its check {_end(answer.returncode)}")
                 + (
-                    f", and {_memory(settings)}"
+                    f", and {_memory(engine, name)}"
                     if _short_of_memory(engine, name)
                     else ""
                 )
@@ -446,9 +449,9 @@ def ended(settings: Settings, engine: Engine, name: str) -> Problem:
     )
     if _short_of_memory(engine, name):
         how = "was killed for memory" if code == KILLED else f"{_end(code)}"
-        return Problem(f"container {name} {how}: {_memory(settings)}")
+        return Problem(f"container {name} {how}: {_memory(engine, name)}")
     # Not every engine and kernel says that it was for memory.
-    perhaps = f", perhaps for memory: {_memory(settings)}" if code == KILLED else ""
+    perhaps = f", perhaps for memory: {_memory(engine, name)}" if code == KILLED else ""
     return Problem(f"container {name} {_end(code)}{perhaps}")
 
 
@@ -456,8 +459,17 @@ KILLED = 128 + signal.SIGKILL
 """The exit code of a container that was killed."""
 
 
-def _memory(settings: Settings) -> str:
-    return f"{settings.memory} was not enough (setting memory, {PREFIX}MEMORY)"
+def _memory(engine: Engine, name: str) -> str:
+    """That a container's memory was not enough, which a flag may have set."""
+    form = "{{.HostConfig.Memory}}"
+    answer = engine.run(
+        "container", "inspect", "--format", form, name, check=False, echo=False
+    )
+    size, unit = int(answer.stdout.strip() or 0), ""
+    for larger in "kmg":
+        if size and size % 1024 == 0:
+            size, unit = size // 1024, larger
+    return f"{size}{unit} was not enough (setting memory, {PREFIX}MEMORY)"
 
 
 def _short_of_memory(engine: Engine, name: str) -> bool:

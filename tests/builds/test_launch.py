@@ -200,6 +200,26 @@ def environment(own, using):
     return os.environ | {f"{PREFIX}{key}": value for key, value in given.items()}
 
 
+def test_what_was_killed_for_memory_is_told_afterwards(
+    own, using, built, environment, tmp_path
+):
+    """By `logs`, and by the `run` that puts another in its place."""
+    roomy = dataclasses.replace(own, memory="200m")
+    container.run(roomy, using, built.references[0], port=0)
+    using.run("kill", "--signal=KILL", own.container)
+    using.run("wait", own.container)
+    logs = subprocess.run(
+        [sys.executable, "-m", "invoke", "logs"],
+        cwd=own.root, env=environment, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    told = rf"container {own.container} was ended by SIGKILL .*: 200m was not enough"
+    assert re.search(told, logs.stderr)
+    said = []
+    container.run(own, using, built.references[0], port=0, on_line=said.append)
+    assert re.search(told, said[0])
+    container.stop(own, using, own.container)
+
+
 def test_exec_takes_the_words_after_the_dashes(own, built, environment):
     program = "import sys; print(sys.stdin.read(), 'a  b', sys.argv[1:]); sys.exit(3)"
     done = subprocess.run(
@@ -209,7 +229,8 @@ def test_exec_takes_the_words_after_the_dashes(own, built, environment):
         check=False,
     )  # fmt: skip
     assert done.returncode == 3, done.stderr
-    assert "typed a  b ['--', 'x  y']" in done.stdout
+    assert done.stdout == "typed a  b ['--', 'x  y']\n"  # not a line of ours
+    assert done.stderr.startswith("$ ")
     assert "hunter2" not in done.stdout + done.stderr
 
 
