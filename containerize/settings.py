@@ -32,6 +32,12 @@ _NETWORK = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 _COMMAND = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
 # Names that engines have, which stand for no network that a port could be published on.
 _NO_NETWORK = re.compile(r"host|none|private|(container|ns|slirp4netns|pasta)(:.*)?")
+# The table or one within it.
+_HEADER = re.compile(
+    rb"^(?:\xef\xbb\xbf)?[ \t]*\[[ \t]*([\"']?)tool\1[ \t]*\.[ \t]*"
+    rb"([\"']?)containerize\2[ \t]*[].]",
+    re.MULTILINE,
+)
 _PINNED = re.compile(r".+@sha256:[0-9a-f]{64}")
 
 
@@ -185,7 +191,7 @@ def find_root(start: Path) -> Path:
     """The nearest directory at or above `start` whose pyproject.toml has our table."""
     for directory in (start, *start.parents):
         file = directory / "pyproject.toml"
-        if file.is_file() and f"[{TABLE}]" in file.read_text("utf-8"):
+        if file.is_file() and _HEADER.search(file.read_bytes()):
             return directory
     raise Problem(
         f"no pyproject.toml with a [{TABLE}] table at or above {start}: "
@@ -202,7 +208,7 @@ def load(root: Path, environ: Mapping[str, str] | None = None) -> Settings:
     environ = os.environ if environ is None else environ
     file = root / "pyproject.toml"
     try:
-        table = tomllib.loads(file.read_text("utf-8"))
+        table = tomllib.loads(file.read_bytes().decode("utf-8-sig"))
     except FileNotFoundError:
         raise Problem(f"{file} is missing: restore it") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

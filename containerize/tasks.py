@@ -269,7 +269,7 @@ def report(changes: Sequence[str]) -> None:
         say("The image's digest changes with these locks.")
 
 
-@verb(lambda s: "$ hadolint Dockerfile")
+@verb(lambda s: f"$ hadolint {s.settings.dockerfile}")
 def lint(s: Session) -> None:
     """Check the Dockerfile with hadolint."""
     import shutil
@@ -277,16 +277,17 @@ def lint(s: Session) -> None:
 
     from containerize.errors import Problem
 
-    if not (s.settings.root / "Dockerfile").is_file():
-        raise Problem("there is no Dockerfile: restore it (git checkout Dockerfile)")
+    file = s.settings.dockerfile
+    if not (s.settings.root / file).is_file():
+        raise Problem(f"there is no {file}: restore it (git checkout {file})")
     # Where the tools are, were .venv activated or not.
     path = os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()])
-    echo(["hadolint", "Dockerfile"])
+    echo(["hadolint", file])
     hadolint = shutil.which("hadolint", path=path)
     if not hadolint:
         raise Problem("hadolint is missing: install it beside this tool")
     done = subprocess.run(
-        [hadolint, "Dockerfile"],
+        [hadolint, file],
         cwd=s.settings.root,
         stdin=subprocess.DEVNULL,
         check=False,
@@ -651,7 +652,7 @@ def stop(s: Session, name: str = "", engine: str = "") -> None:
     for killed in container.stop(s.settings, s.engine, name):
         say(
             f"{killed} did not end in the time that it had to drain and was killed "
-            f"(setting stop_timeout, {s.settings.stop_timeout} s)."
+            f"(setting stop-timeout, {s.settings.stop_timeout} s)."
         )
     say(f"{name} is stopped and removed.")
 

@@ -426,8 +426,8 @@ def see_answer(settings: Settings, container: Container, patience: float = 3) ->
                 raise Problem(
                     f"container {container.name} is healthy inside, but "
                     f"{container.url} does not answer ({_words(error)}): its app must "
-                    f"listen on 0.0.0.0 (APP_HOST) and port {settings.container_port} "
-                    "(APP_PORT, setting container_port)"
+                    "listen on 0.0.0.0 (SERVED_HOST) and port "
+                    f"{settings.container_port} (SERVED_PORT, setting container-port)"
                 ) from None
         finally:
             asking.close()

@@ -8,7 +8,9 @@ import os
 import re
 import stat
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import containerize
 from containerize.disk import atomic
@@ -81,11 +83,8 @@ def plan(root: Path) -> Plan:
         changes.append(_table(root, found, elsewhere))
     else:
         changes.append(Change("pyproject.toml", "has [tool.containerize] already"))
-        if (
-            isinstance(table, dict)
-            and table.get("dockerfile", "Dockerfile") != dockerfile
-        ):
-            notes.append(f'in [tool.containerize] set dockerfile = "{dockerfile}"')
+        if isinstance(table, dict):
+            notes += _lacking(table, found, dockerfile)
     changes.append(_gitignore(root))
     if not any((above / ".git").exists() for above in (root, *root.parents)):
         notes.append("no Git repository is here: 'git init' makes one")
@@ -190,6 +189,26 @@ def _generated(
 
 def _foreign(change: Change) -> bool:
     return state((change.before or b"").decode("utf-8", "replace")).kind == "foreign"
+
+
+def _lacking(table: dict[str, Any], found: Found, dockerfile: str) -> Iterator[str]:
+    """A line for each setting that a table of the user's must have, and has not."""
+    for key, value, default in (
+        ("image", found.image, ""),
+        ("app", found.app, "app"),
+        ("requirements", found.requirements, "requirements.in"),
+        ("requirements-lock", found.requirements_lock, _lock_name(table, found)),
+    ):
+        if key not in table and value and value != default:
+            yield f"in [tool.containerize] set {key} = {_toml(value)}"
+    if table.get("dockerfile", "Dockerfile") != dockerfile:
+        yield f'in [tool.containerize] set dockerfile = "{dockerfile}"'
+
+
+def _lock_name(table: dict[str, Any], found: Found) -> str:
+    """Where the lock goes if the settings do not say."""
+    asked = table.get("requirements", found.requirements)
+    return "requirements.lock" if asked == "requirements.txt" else "requirements.txt"
 
 
 def _table(root: Path, found: Found, elsewhere: dict[str, str]) -> Change:

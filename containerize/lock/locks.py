@@ -231,6 +231,8 @@ class _Plan:
     """Versions that other locks hold: by file, by project."""
     hosts: bool = False
     """Whether it is for hosts, which may take any wheel of a release."""
+    beside: bool = False
+    """Whether it is for the tools, at the versions that the installed one runs with."""
 
 
 def _image(settings: Settings) -> _Plan:
@@ -277,7 +279,8 @@ def _tools(settings: Settings, new: Mapping[Path, str] | None = None) -> _Plan |
         return None
     source = pins.read_source(file, new)
     asked_for = [source.requirements, source.constraints, _HOST_PYTHONS]
-    return _Plan(name, source, _inputs(settings, asked_for), hosts=True)
+    inputs = _inputs(settings, asked_for)
+    return _Plan(lock, source, inputs, hosts=True, beside=True)
 
 
 def _service() -> tuple[str, ...]:
@@ -309,7 +312,7 @@ def _make_pins(
             'requirements-lock = "requirements.lock", or delete it'
         )
     old = pins.parse(text)
-    running = _running() if plan.hosts else {}
+    running = _running() if plan.beside else {}
     moved = any(
         running.get(pin.name, pin.version) != pin.version
         for pin in old
@@ -442,6 +445,8 @@ def _open(name: str, text: str, source: str) -> tuple[str, str]:
     if not text:
         raise Problem(f"{name} is missing: run `invoke lock`")
     head = _HEAD.match(text)
+    if not head and not text.startswith("# Made by `"):
+        raise Problem(f"{name} was not made by `invoke lock`: run it")
     if not head or head["content"] != _digest(text[head.end() :]):
         raise Problem(
             f"{name} was edited by hand: say in {source} what it should hold, "

@@ -102,10 +102,10 @@ def pack(settings: Settings) -> Packed:
     locked = collected.base or locks.read_base(settings)
     app = selection.app(settings)
     check_app(settings, app.files, [wheel.path for wheel in collected.wheels])
-    installed: Mapping[str, tree.Entry] = {}
+    own = project.Made({}, False)
     if settings.installs_project:
         backend = inputs.collect_backend(settings)
-        installed = project.build(settings, app.files, backend, locked.time).entries
+        own = project.build(settings, app.files, backend, locked.time)
     debs = [path for _, path in collected.packages]
     unpack = [(wheel.name, wheel.path) for wheel in collected.wheels]
     fixed = (
@@ -122,7 +122,7 @@ def pack(settings: Settings) -> Packed:
         ("rootfs", lambda: rootfs(debs, settings.python), (*fixed, *packages)),
         ("deps", lambda: dependencies(settings, unpack), (*fixed, *digests)),
         ("service", service, None),
-        ("app", lambda: application(settings, app.files, installed), None),
+        ("app", lambda: application(settings, app.files, own.entries), None),
     )
     made = [
         _packed(settings, name, locked.time, make, key) for name, make, key in parts
@@ -134,7 +134,7 @@ def pack(settings: Settings) -> Packed:
         locked=locked,
         left_out=app.left_out,
         ignored=selection.ignored(settings),
-        notes=app.notes,
+        notes=(*app.notes, *filter(None, [own.note])),
     )
 
 

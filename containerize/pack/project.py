@@ -49,6 +49,12 @@ for part in filter(None, name.split(".")):
     backend = getattr(backend, part)
 backend.build_wheel(plan["out"])
 """
+# setuptools' own words ("Automatic discovery" of its user guide).
+_UNDISCOVERED = "discovered in a flat-layout"
+_NOT_INSTALLED = (
+    "importlib.metadata will not know the app: pyproject.toml makes no package of it"
+)
+_ERROR = re.compile(r"(error: |[\w.]+(Error|Exception)\b)")
 _WHEEL = b"""\
 Wheel-Version: 1.0
 Generator: containerize
@@ -64,6 +70,8 @@ class Made:
     entries: Mapping[str, tree.Entry]
     generated: bool
     """Whether modules are among them, which the backend has made or changed."""
+    note: str = ""
+    """Why the app is not installed, if it is not."""
 
 
 def reads(settings: Settings) -> tuple[sources.File, ...]:
@@ -117,6 +125,7 @@ def build(
                     for path, (mode, text) in known["entries"].items()
                 },
                 known["generated"],
+                known["note"],
             )
     except (OSError, ValueError, KeyError, TypeError):
         pass  # nothing known, or no sense in it: made anew
@@ -127,7 +136,8 @@ def build(
     }
     with disk.atomic(cache) as file:
         known = {"names": names, "full": full, "generated": made.generated}
-        file.write(json.dumps(known | {"entries": entries}).encode())
+        known |= {"entries": entries, "note": made.note}
+        file.write(json.dumps(known).encode())
     return made
 
 
@@ -172,6 +182,8 @@ def _made(
         for path in (copy, *copy.rglob("*")):
             os.utime(path, (time, time), follow_symlinks=False)
         wheel = _run_backend(settings, home, copy, backend, time)
+        if not wheel:
+            return Made({}, False, _NOT_INSTALLED)
         site = f"usr/local/lib/python{settings.python}/site-packages"
         stage = home / "stage"
         try:
@@ -183,9 +195,20 @@ def _made(
 
 def _run_backend(
     settings: Settings, home: Path, copy: Path, backend: Sequence[Wheel], time: int
-) -> Path:
-    """The wheel that the backend makes of `copy`, in an environment of its own."""
+) -> Path | None:
+    """The wheel that the backend makes of `copy`, in an environment of its own.
+
+    None if [project] is only where the requirements are asked for: pyproject.toml says
+    so (uv's `package`, Poetry's `package-mode`), or it names no backend and setuptools,
+    which stands in, finds no one package.
+    """
     table = pins.read_toml(copy / "pyproject.toml")
+    tool = table.get("tool", {})
+    if (
+        tool.get("uv", {}).get("package") is False
+        or tool.get("poetry", {}).get("package-mode") is False
+    ):
+        return None
     system = table.get("build-system") or {}
     asked = " ".join(map(str, system.get("requires", [])))
     if found := _FROM_COMMITS.search(asked):
@@ -230,9 +253,13 @@ def _run_backend(
     )
     [*made] = out.glob("*.whl")
     if done.returncode or len(made) != 1:
-        said = done.stderr.decode(errors="replace").strip().splitlines()
-        said = said or ["it made no wheel"]
-        raise Problem(f"the app's backend, {plan['backend']}, failed: {said[-1]}")
+        said = done.stderr.decode(errors="replace").strip()
+        if not system and _UNDISCOVERED in said:
+            return None
+        lines = said.splitlines() or ["it made no wheel"]
+        # An error of several lines starts with one that names its class.
+        first = next((x for x in reversed(lines) if _ERROR.match(x)), lines[-1])
+        raise Problem(f"the app's backend, {plan['backend']}, failed: {first}")
     if not made[0].name.endswith("-none-any.whl"):
         raise Problem(
             f"the app's backend made {made[0].name}, whose compiled parts fit one "

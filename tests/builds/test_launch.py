@@ -349,7 +349,7 @@ def test_up_keeps_what_serves_if_the_new_one_is_not_healthy(
     asker = Asker(first.url)
     with pytest.raises(Problem, match=r"(?s)serves on as it was; .*_PORT"):
         up(own, using, built, port=free_port,
-           environment={"APP_PORT": "abc", "SERVED_PORT": "abc"})  # fmt: skip
+           environment={"SERVED_PORT": "abc"})  # fmt: skip
     assert asker.stop() < 1
     assert container._listed(own, using, f"name={own.container}") == [first.name]
 
@@ -358,7 +358,7 @@ def test_up_starts_the_old_one_again_if_the_new_one_does_not_answer(
     own, using, built, free_port
 ):
     first, _ = up(own, using, built, port=free_port)
-    deaf = {"APP_HOST": "127.0.0.1", "SERVED_HOST": "127.0.0.1"}
+    deaf = {"SERVED_HOST": "127.0.0.1"}
     with pytest.raises(Problem, match=r"serves again; .*does not answer"):
         up(own, using, built, port=free_port, environment=deaf)
     assert urllib.request.urlopen(first.url, timeout=5).status == 200

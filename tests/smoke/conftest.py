@@ -9,6 +9,9 @@ import pytest
 
 from containerize import smoke
 from containerize.engines.container import Container
+from tests.conftest import built, free_port, project, start, using
+
+__all__ = ["built", "free_port", "project", "start", "using"]
 
 if smoke.VARIABLE not in os.environ:
 

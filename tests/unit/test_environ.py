@@ -109,10 +109,10 @@ def test_no_variable_of_nox_chooses_other_tools(tmp_path, noxfile, backend):
     names -= {"NOXSESSION", "NOXPYTHON", "NOX_OUTER_PYTHONPATH"}
     assert names >= NOX.keys()
     shutil.copy(ROOT / noxfile, tmp_path / "noxfile.py")
-    (tmp_path / "tests").mkdir()
-    (tmp_path / "tests" / "test_one.py").write_text("def test_one(): pass\n")
+    (tmp_path / "tests/smoke").mkdir(parents=True)
+    (tmp_path / "tests/smoke/test_one.py").write_text("def test_one(): pass\n")
     variables = dict.fromkeys(names, "1") | NOX | {"NOX_DEFAULT_VENV_BACKEND": backend}
-    command = [sys.executable, "-m", "nox", "--session", "unit"]
+    command = [sys.executable, "-m", "nox", "--session", "smoke"]
     done = subprocess.run(
         command,
         cwd=tmp_path,

@@ -1,5 +1,6 @@
 """[project] apps: what their backend makes, installed as an editable install would."""
 
+import importlib.metadata
 import os
 import tempfile
 import zipfile
@@ -182,3 +183,43 @@ def test_what_no_image_can_have_is_one_line(shelf, change, match):
     with pytest.raises(Problem, match=match) as caught:
         made(shelf)
     assert "\n" not in str(caught.value)
+
+
+def setuptools_wheel(directory):
+    """The wheel that the setuptools of this environment was installed from."""
+    installed = importlib.metadata.distribution("setuptools")
+    path = directory / "backend"
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in installed.files:
+            if file.locate().is_file() and file.parts[0] != "..":
+                archive.write(file.locate(), str(file))
+    return Wheel(f"setuptools-{installed.version}-py3-none-any.whl", path, "0")
+
+
+def test_a_project_without_a_backend_may_be_no_package(tmp_path):
+    """As with uv: [project] is then only where the requirements are asked for."""
+    table = FILES["pyproject.toml"].partition("[project]")[2]
+    packages = {"shelf/__init__.py": "", "config/__init__.py": ""}
+    put(tmp_path, {"pyproject.toml": f"[project]{table}", **packages})
+    loaded = settings.load(tmp_path, {})
+    backend = setuptools_wheel(tmp_path)
+
+    def build():
+        return project.build(loaded, selection.app(loaded).files, [backend], TIME)
+
+    found = build()
+    assert found.entries == {}
+    assert "makes no package" in found.note
+    assert build() == found  # from what is known, too
+    # One package is found, and what names a backend must get along with it.
+    (tmp_path / "config/__init__.py").unlink()
+    (tmp_path / "config").rmdir()
+    assert f"{SITE}/shelf-4.5.6.dist-info/METADATA" in build().entries
+    system = '[build-system]\nrequires = ["setuptools"]\n'
+    put(tmp_path, {"pyproject.toml": f"{system}[project]{table}", **packages})
+    with pytest.raises(Problem, match=r"failed: .*Multiple top-level packages"):
+        build()
+    # It can say so itself.
+    tool = "[tool.poetry]\npackage-mode = false\n"
+    put(tmp_path, {"pyproject.toml": f"{system}{tool}[project]{table}"})
+    assert build() == found

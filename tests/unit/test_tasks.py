@@ -220,6 +220,15 @@ def test_missing_files_get_one_line(clone, name, message):
     assert message in refused(invoke("lint", cwd=clone))
 
 
+def test_lint_reads_the_dockerfile_of_the_settings(clone):
+    shutil.copy(ROOT / ".hadolint.yaml", clone)
+    path = os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"]
+    shutil.move(clone / "Dockerfile", clone / "containerize.Dockerfile")
+    (clone / "Dockerfile").write_text("FROM debian\n")
+    named = {"CONTAINERIZE_DOCKERFILE": "containerize.Dockerfile"}
+    assert invoke("lint", cwd=clone, PATH=path, **named).returncode == 0
+
+
 @pytest.mark.parametrize(
     ("lines", "rule"),
     [
