@@ -280,7 +280,7 @@ def _tools(settings: Settings, new: Mapping[Path, str] | None = None) -> _Plan |
     source = pins.read_source(file, new)
     asked_for = [source.requirements, source.constraints, _HOST_PYTHONS]
     inputs = _inputs(settings, asked_for)
-    return _Plan(lock, source, inputs, hosts=True, beside=True)
+    return _Plan(name, source, inputs, hosts=True, beside=True)
 
 
 def _service() -> tuple[str, ...]:
