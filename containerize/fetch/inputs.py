@@ -14,7 +14,6 @@ import fcntl
 import http.client
 import re
 import shutil
-import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -25,7 +24,7 @@ from packaging.markers import Marker
 from packaging.tags import sys_tags
 from packaging.utils import parse_wheel_filename
 
-from containerize import disk
+from containerize import disk, environ
 from containerize.errors import Problem, some
 from containerize.fetch import mirrors
 from containerize.lock import locks
@@ -334,15 +333,7 @@ def _fetch_wheels(
         command += [f"--platform={platform}" for platform in target.platforms]
     if _own(settings):
         command.append(f"--find-links={settings.root / WHEELS}")
-    result = subprocess.run(
-        command,
-        env=pip_environment(),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-        check=False,
-    )
+    result = environ.heard(command, pip_environment())
     if not result.returncode:
         for wheel in sorted(staging.glob("*.whl")):
             size = wheel.stat().st_size

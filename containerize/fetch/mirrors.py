@@ -154,15 +154,8 @@ def run(
     *command: str, environment: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     """A finished command of apt, in English."""
-    return subprocess.run(
-        command,
-        env=environ.system(os.environ) | dict(environment or {}),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-        check=False,
-    )
+    variables = environ.system(os.environ) | dict(environment or {})
+    return environ.heard(command, variables)
 
 
 def _apt_proxy(url: str) -> str | None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from containerize.errors import Problem
+from containerize.lock.pins import strings, subtable
 
 # Directories and modules that hold no app, or not the one that is deployed.
 _NOT_DIRECTORIES = frozenset(
@@ -100,16 +101,16 @@ def discover(root: Path, environ: Mapping[str, str] | None = None) -> Found:
     environ = os.environ if environ is None else environ
     root = root.resolve()
     table = read_table(root / "pyproject.toml")
-    ours = _table(table, "tool", "containerize")
+    ours = subtable(table, "tool", "containerize")
     undecided: list[str] = []
     code = _Code(root, _places(root, table))
-    if app := "".join(_strings(ours.get("app"))):
+    if app := "".join(strings(ours.get("app"))):
         said_by = "the setting app"
     else:
         app, said_by = _find_app(root, table, code, environ, undecided)
         undecided += code.broken
-    if requirements := "".join(_strings(ours.get("requirements"))):
-        lock = "".join(_strings(ours.get("requirements-lock")))
+    if requirements := "".join(strings(ours.get("requirements"))):
+        lock = "".join(strings(ours.get("requirements-lock")))
     else:
         requirements, lock = _requirements(root, table, app, undecided)
     locked = [name for name in ("uv.lock", "poetry.lock") if (root / name).is_file()]
@@ -121,7 +122,7 @@ def discover(root: Path, environ: Mapping[str, str] | None = None) -> Found:
         said_by=said_by,
         requirements=requirements,
         requirements_lock=lock,
-        image="".join(_strings(ours.get("image")))
+        image="".join(strings(ours.get("image")))
         or image_name(str(table.get("project", {}).get("name") or root.name)),
         locked=tuple(locked),
         undecided=tuple(undecided),
@@ -484,9 +485,9 @@ def project_holds(root: Path, table: dict[str, Any], app: str) -> bool:
 
 def _is_package(table: dict[str, Any]) -> bool:
     """Whether [project] is to be installed, and no mere list of requirements."""
-    if _table(table, "tool", "uv").get("package") is False:
+    if subtable(table, "tool", "uv").get("package") is False:
         return False
-    if _table(table, "tool", "poetry").get("package-mode") is False:
+    if subtable(table, "tool", "poetry").get("package-mode") is False:
         return False
     return "build-system" in table or "setuptools" in table.get("tool", {})
 
@@ -494,60 +495,47 @@ def _is_package(table: dict[str, Any]) -> bool:
 def _packages(root: Path, table: dict[str, Any]) -> set[str]:
     """The top packages and modules that the build backend would install."""
     tool = table.get("tool", {})
-    setuptools = _table(tool, "setuptools")
+    setuptools = subtable(tool, "setuptools")
     named = [
-        *_strings(setuptools.get("packages")),
-        *_strings(setuptools.get("py-modules")),
+        *strings(setuptools.get("packages")),
+        *strings(setuptools.get("py-modules")),
     ]
-    named += [n for n in _table(setuptools, "package-dir") if n]
-    wheel = _table(tool, "hatch", "build", "targets", "wheel")
+    named += [n for n in subtable(setuptools, "package-dir") if n]
+    wheel = subtable(tool, "hatch", "build", "targets", "wheel")
     for key in ("packages", "only-include"):
-        named += [Path(path).name for path in _strings(wheel.get(key))]
-    named += _strings([_table(tool, "flit", "module").get("name")])
-    named += _strings([_table(tool, "pdm", "build").get("name")])
-    listed = _table(tool, "poetry").get("packages")
+        named += [Path(path).name for path in strings(wheel.get(key))]
+    named += strings([subtable(tool, "flit", "module").get("name")])
+    named += strings([subtable(tool, "pdm", "build").get("name")])
+    listed = subtable(tool, "poetry").get("packages")
     for package in listed if isinstance(listed, list) else []:
-        named += _strings([_table({"p": package}, "p").get("include")])
+        named += strings([subtable({"p": package}, "p").get("include")])
     if named:
         return {name.partition(".")[0].partition("/")[0] for name in named}
     name = str(table["project"].get("name", ""))
     own = re.sub(r"[-_.]+", "_", name).lower()
     found = {own}
     found |= {entry.stem for entry in _listed(root / "src")}
-    backend = str(_table(table, "build-system").get("build-backend", "setuptools"))
+    backend = str(subtable(table, "build-system").get("build-backend", "setuptools"))
     tops = [d for d in _listed(root) if (d / "__init__.py").is_file()]
     # setuptools finds the one package of a flat layout ("Automatic discovery").
     if backend.startswith("setuptools") and not (root / "src").is_dir():
         found |= {d.name for d in tops} if len(tops) == 1 else set()
         files = [f for f in _listed(root) if f.suffix == ".py"]
         found |= {f.stem for f in files} if len(files) == 1 and not tops else set()
-        where = _strings(_table(setuptools, "packages", "find").get("include"))
+        where = strings(subtable(setuptools, "packages", "find").get("include"))
         found |= {n.rstrip("*").partition(".")[0] for n in where}
     return found
 
 
 def _places(root: Path, table: dict[str, Any]) -> tuple[Path, ...]:
     """Directories whose modules are imported by their own name."""
-    setuptools = _table(table, "tool", "setuptools")
-    dirs = _table(setuptools, "package-dir").values()
-    where = _table(setuptools, "packages", "find").get("where")
-    named = ["src", *_strings(list(dirs)), *_strings(where)]
+    setuptools = subtable(table, "tool", "setuptools")
+    dirs = subtable(setuptools, "package-dir").values()
+    where = subtable(setuptools, "packages", "find").get("where")
+    named = ["src", *strings(list(dirs)), *strings(where)]
     places = (root, *(root / name for name in named))
     inside = [p for p in places if p.is_dir() and p.resolve().is_relative_to(root)]
     return tuple(dict.fromkeys(inside))
-
-
-def _table(table: Mapping[str, Any], *path: str) -> dict[str, Any]:
-    """The table under a path of keys; an empty one if something else stands there."""
-    found: Any = table
-    for key in path:
-        found = found.get(key) if isinstance(found, Mapping) else None
-    return found if isinstance(found, dict) else {}
-
-
-def _strings(values: Any) -> list[str]:
-    values = values if isinstance(values, list) else [values]
-    return [value for value in values if isinstance(value, str)]
 
 
 # --- The requirements
@@ -563,11 +551,11 @@ def _requirements(
         return "requirements.in", "requirements.lock" if theirs else "requirements.txt"
     if app and project_holds(root, table, app):
         project = table["project"]
-        if "dependencies" not in _strings(project.get("dynamic")):
+        if "dependencies" not in strings(project.get("dynamic")):
             lock = "requirements.lock" if theirs else "requirements.txt"
             return "pyproject.toml", lock
-        dynamic = _table(table, "tool", "setuptools", "dynamic", "dependencies")
-        files = _strings(dynamic.get("file"))
+        dynamic = subtable(table, "tool", "setuptools", "dynamic", "dependencies")
+        files = strings(dynamic.get("file"))
         if len(files) == 1 and (root / files[0]).is_file():
             return files[0], "requirements.lock"
         if "poetry" not in table.get("tool", {}):
@@ -578,11 +566,11 @@ def _requirements(
             return "", "requirements.txt"
     if (root / "requirements.txt").is_file():
         return "requirements.txt", "requirements.lock"
-    if _table(table, "project").get("dependencies") and not _is_package(table):
+    if subtable(table, "project").get("dependencies") and not _is_package(table):
         return "pyproject.toml", "requirements.txt"
     ways = {
         "[tool.poetry.dependencies]": bool(
-            _table(table, "tool", "poetry", "dependencies")
+            subtable(table, "tool", "poetry", "dependencies")
         ),
         **{
             name: (root / name).is_file()
