@@ -276,7 +276,8 @@ def _finish(root: tree.Tree, python: str) -> None:
     root.replace("etc/group", tree.file(f"root:x:0:\n{nobody}\n".encode()))
     root.replace("etc/nsswitch.conf", tree.file(b"hosts: files dns\n"))
     root.replace("tmp", dataclasses.replace(tree.DIRECTORY, mode=0o1777))
-    root.replace("usr/bin/python3", tree.symlink(f"python{python}"))
+    for name in ("python", "python3"):
+        root.replace(f"usr/bin/{name}", tree.symlink(f"python{python}"))
     libraries = sonames.libraries(root)
     root.replace("etc/ld.so.cache", tree.file(sonames.cache(libraries)))
     if "usr/sbin/ldconfig" not in root.entries:  # libc-bin brings the real one

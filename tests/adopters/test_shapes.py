@@ -85,6 +85,7 @@ def test_a_hand_typed_docker_build_works_once_the_layers_are_packed(
     adopter: Adopter,
 ) -> None:
     adopt(adopter, "tutorial")
+    adopter.run("containerize", "lock")
     adopter.run("containerize", "build", "--engine", "docker")
     name = f"{adopter.root.name}:by-hand"
     adopter.run("docker", "build", "--tag", name, ".")
@@ -97,5 +98,6 @@ def test_a_hand_typed_docker_build_works_once_the_layers_are_packed(
 def test_a_dockerignore_of_the_users_hides_nothing(adopter: Adopter) -> None:
     (adopter.root / ".dockerignore").write_text("build\n*.tar\n")
     adopt(adopter, "wsgi")
+    adopter.run("containerize", "lock")
     adopter.run("containerize", "build", "--engine", "docker")
     assert (adopter.root / ".dockerignore").read_text() == "build\n*.tar\n"

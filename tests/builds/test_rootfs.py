@@ -23,6 +23,7 @@ SCRIPTS = (
     "etc/nsswitch.conf",
     "etc/passwd",
     "etc/ssl/certs/ca-certificates.crt",
+    "usr/bin/python",
     "usr/bin/python3",
     "usr/lib/ssl",
     "usr/local",

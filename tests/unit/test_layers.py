@@ -237,6 +237,7 @@ def test_rootfs_does_what_maintainer_scripts_would(tmp_path):
     assert [line[-5:] for line in bundle] == [b"A.crt", b"B.crt"]
     assert b"nonroot:x:65532:65532:" in made["etc/passwd"].content
     assert made["tmp"].mode == 0o1777
+    assert made["usr/bin/python"].target == "python3.13"
     assert made["usr/bin/python3"].target == "python3.13"
     assert made["var/lib/dpkg/status.d/ca-certificates"].content.startswith(b"Package:")
 
