@@ -122,7 +122,7 @@ def pack(settings: Settings) -> Packed:
         ("rootfs", lambda: rootfs(debs, settings.python), (*fixed, *packages)),
         ("deps", lambda: dependencies(settings, unpack), (*fixed, *digests)),
         ("service", service, None),
-        ("app", lambda: _application(settings, app.files, own.entries), None),
+        ("app", lambda: application(settings, app.files, own.entries), None),
     )
     made = [
         _packed(settings, name, locked.time, make, key) for name, make, key in parts
@@ -351,19 +351,15 @@ def service_files() -> list[Path]:
     return sorted(Path(places[0]).glob("*.py"))
 
 
-def application(settings: Settings) -> tree.Tree:
-    """The app's files with modes that git knows, and a directory for each volume.
-
-    Raises Problem where there is nothing to pack, or what cannot be.
-    """
-    return _application(settings, selection.app(settings).files)
-
-
-def _application(
+def application(
     settings: Settings,
     files: Iterable[sources.File],
     installed: Mapping[str, tree.Entry] = types.MappingProxyType({}),
 ) -> tree.Tree:
+    """The app's files with modes that git knows, and a directory for each volume.
+
+    Raises Problem where there is what cannot be packed.
+    """
     packed = tree.Tree()
     packed.add(APP, tree.DIRECTORY)
     for file in files:

@@ -13,7 +13,7 @@ from pathlib import Path
 import containerize
 from containerize import disk
 from containerize.image import canonical
-from containerize.pack import layers
+from containerize.pack import layers, selection
 from containerize.settings import Settings
 from tests.unit.test_layers import deb, wheel
 
@@ -49,7 +49,7 @@ def digests(top, save):
         "deps": layers.dependencies(
             settings, [wheel(top, "shop", {"shop.py": "x = 1\n"}, entry)]
         ),
-        "app": layers.application(settings),
+        "app": layers.application(settings, selection.app(settings).files),
     }
     tars = {name: packed(made) for name, made in trees.items()}
     saved = save(top / "saved.tar", *tars.values(), config={"Env": ["A=b"]})
