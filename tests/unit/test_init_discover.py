@@ -310,3 +310,20 @@ def test_env_goes_before_flaskenv_as_in_flask(tmp_path):
     lay(tmp_path, {"a.py": APP, "b.py": APP})
     lay(tmp_path, {".env": "FLASK_APP=a\n", ".flaskenv": "FLASK_APP=b\n"})
     assert discover(tmp_path, {}).said_by == "FLASK_APP in .env"
+
+
+@pytest.mark.parametrize(
+    ("line", "app"),
+    [
+        ("from apiflask import APIFlask as Kind", ""),
+        ("from apiflask import APIFlask", "site_app"),
+        ("from flask_openapi3 import OpenAPI", "site_app"),
+        ("from celery import Celery", ""),
+        ("from flask import Blueprint", ""),
+    ],
+)
+def test_classes_of_flasks_kind_are_found_by_their_names(tmp_path, line, app):
+    kind = line.rpartition(" ")[2]
+    text = f"{line}\napp = {kind}(__name__)\n"
+    lay(tmp_path, {"site_app.py": text, "requirements.in": "flask"})
+    assert discover(tmp_path, {}).app == app
