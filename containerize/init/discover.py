@@ -147,7 +147,9 @@ def read_table(file: Path) -> dict[str, Any]:
 
 def image_name(name: str) -> str:
     """`name` as an image reference allows it (OCI distribution spec, "Pull")."""
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "app"
+    found = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    # Engines take no container's name of one letter.
+    return found if found[1:] else "-".join(filter(None, [found, "app"]))
 
 
 # --- The app

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from containerize import settings
 from containerize.errors import Problem
 from containerize.init.discover import discover, image_name
 
@@ -303,7 +304,7 @@ def test_a_module_that_cannot_be_read_is_a_line(tmp_path):
 
 def test_image_names_are_valid():
     names = [image_name(n) for n in ("Shop_Web", "a..b", "__", "Ünï", "-x-")]
-    assert names == ["shop-web", "a-b", "app", "n", "x"]
+    assert names == ["shop-web", "a-b", "app", "n-app", "x-app"]
 
 
 def test_env_goes_before_flaskenv_as_in_flask(tmp_path):
@@ -327,3 +328,11 @@ def test_classes_of_flasks_kind_are_found_by_their_names(tmp_path, line, app):
     text = f"{line}\napp = {kind}(__name__)\n"
     lay(tmp_path, {"site_app.py": text, "requirements.in": "flask"})
     assert discover(tmp_path, {}).app == app
+
+
+@pytest.mark.parametrize(
+    ("name", "image"),
+    [("v", "v-app"), ("", "app"), ("__", "app"), ("My Shop", "my-shop")],
+)
+def test_the_images_name_can_be_a_containers(name, image):
+    assert image_name(name) == settings.check_container(image)
