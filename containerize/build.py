@@ -114,7 +114,10 @@ def build(
         )  # fmt: skip
         if changed := record.changes(settings, {"inputs": sources}):
             archive.unlink()
-            raise Problem(f"{some(changed)} changed during the build: build again")
+            raise Problem(
+                f"{some(changed)} changed during the build: build again, or name in "
+                "exclude what no image needs"
+            )
         engine.run(*load_command(engine.kind, archive))
         loaded = _name_loaded(engine, digests, names)
     finally:

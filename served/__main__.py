@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import os
-import signal
 import sys
-from collections.abc import Iterator
 
 
 def main() -> int:
     """Returns the exit code: 0, 1 if requests were lost or the app failed, 2 if a
     setting is wrong.
     """
-    # First of all: as PID 1 a process without handlers ignores both signals.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: os._exit(0))
+    # Imported from elsewhere than the app's directory, which may hold a queue.py, or a
+    # token.py that even dataclasses would import.
+    known, app_directory = sys.path[:], os.path.realpath(os.getcwd())
+    sys.path[:] = [path for path in known if os.path.realpath(path) != app_directory]
+    try:
+        import signal
 
-    with _without_the_app():
+        # First of all: as PID 1 a process without handlers ignores both signals.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: os._exit(0))
+
+        import dataclasses
+
         from served import settings as settings_module
 
         if sys.argv[1:]:
@@ -34,6 +38,8 @@ def main() -> int:
         from served.health import Health
         from served.proxies import Proxies
         from served.server import Server, TooManyThreads
+    finally:
+        sys.path[:] = known
 
     logs.configure(settings)
     for line in settings_module.notes(os.environ):
@@ -73,18 +79,6 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
     return 1 if server.run() else 0
-
-
-@contextlib.contextmanager
-def _without_the_app() -> Iterator[None]:
-    """Import from elsewhere than the app's directory, which may hold a queue.py."""
-    known = sys.path[:]
-    app = os.path.realpath(os.getcwd())
-    sys.path[:] = [path for path in known if os.path.realpath(path) != app]
-    try:
-        yield
-    finally:
-        sys.path[:] = known
 
 
 def _fail(text: str, code: int) -> int:

@@ -50,6 +50,8 @@ _NOT_MODULES = frozenset(
 )
 # A module's names that are worth a look within a package, in this order.
 _LIKELY = ("wsgi", "app", "application", "main", "factory", "server", "web", "api")
+# Classes of other packages that are Flask's, by names that do not tell.
+_LIKE_FLASK = ("OpenAPI", "Eve")
 _MOST_FILES = 400
 _MOST_BYTES = 1 << 20
 _OURS = re.compile(r"^# Made by `", re.M)
@@ -146,7 +148,9 @@ def read_table(file: Path) -> dict[str, Any]:
 
 def image_name(name: str) -> str:
     """`name` as an image reference allows it (OCI distribution spec, "Pull")."""
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "app"
+    found = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    # Engines take no container's name of one letter.
+    return found if found[1:] else "-".join(filter(None, [found, "app"]))
 
 
 # --- The app
@@ -390,6 +394,10 @@ class _Code:
             if made is not None and made.kind != "app":
                 return _Bound("app", made.origin)
             if called in ("create_app", "make_app"):
+                return _Bound("app", origin)
+            # A class of Flask's kind from elsewhere, such as APIFlask(__name__).
+            named = bool(value.args) and ast.unparse(value.args[0]) == "__name__"
+            if named and (called.endswith("Flask") or called in _LIKE_FLASK):
                 return _Bound("app", origin)
         return None
 

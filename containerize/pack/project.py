@@ -236,7 +236,10 @@ def _run_backend(
         [env / "bin/python", "-s", "-P", "-c", _HOOK],
         cwd=copy,
         env={
-            "PATH": os.environ.get("PATH", os.defpath),
+            "PATH": os.pathsep.join(
+                # The backend's own scripts first, as PEP 517 wants.
+                [str(env / "usr/local/bin"), os.environ.get("PATH", os.defpath)]
+            ),
             "HOME": str(home),
             "LC_ALL": "C.UTF-8",
             "TZ": "UTC",

@@ -147,14 +147,15 @@ class _Choice:
             settings.requirements_lock_name,
         ]
         tools = [*FOR_TOOLS, *(f"/{_escaped(name)}" for name in own)]
+        never = [*NEVER_PACKED]
+        secret = Path(os.path.normpath(settings.root / settings.env_file))
+        if settings.env_file and secret.is_relative_to(settings.root):
+            never.append("/" + _escaped(secret.relative_to(settings.root).as_posix()))
         if _is_ours(settings.root / "tasks.py"):
             tools.append("/tasks.py")
         self._tools = Rules(_lines(tools))
-        self.rules = Rules(_lines((*NEVER_PACKED, *FOR_READERS, *tools)))
-        self._never = _never()
-        secret = Path(os.path.normpath(settings.root / settings.env_file))
-        if settings.env_file and secret.is_relative_to(settings.root):
-            own.append(secret.relative_to(settings.root).as_posix())
+        self.rules = Rules(_lines((*never, *FOR_READERS, *tools)))
+        self._never = Rules(_lines(never))
         self._exclude = Rules(_lines(settings.exclude))
         # A pattern that ends in stars says nothing of a file that looks secret.
         no_name = [re.fullmatch(r"(.*/)?[*?]+", item) for item in self._include]

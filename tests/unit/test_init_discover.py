@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from containerize import settings
 from containerize.errors import Problem
 from containerize.init.discover import discover, image_name
 
@@ -303,10 +304,35 @@ def test_a_module_that_cannot_be_read_is_a_line(tmp_path):
 
 def test_image_names_are_valid():
     names = [image_name(n) for n in ("Shop_Web", "a..b", "__", "Ünï", "-x-")]
-    assert names == ["shop-web", "a-b", "app", "n", "x"]
+    assert names == ["shop-web", "a-b", "app", "n-app", "x-app"]
 
 
 def test_env_goes_before_flaskenv_as_in_flask(tmp_path):
     lay(tmp_path, {"a.py": APP, "b.py": APP})
     lay(tmp_path, {".env": "FLASK_APP=a\n", ".flaskenv": "FLASK_APP=b\n"})
     assert discover(tmp_path, {}).said_by == "FLASK_APP in .env"
+
+
+@pytest.mark.parametrize(
+    ("line", "app"),
+    [
+        ("from apiflask import APIFlask as Kind", ""),
+        ("from apiflask import APIFlask", "site_app"),
+        ("from flask_openapi3 import OpenAPI", "site_app"),
+        ("from celery import Celery", ""),
+        ("from flask import Blueprint", ""),
+    ],
+)
+def test_classes_of_flasks_kind_are_found_by_their_names(tmp_path, line, app):
+    kind = line.rpartition(" ")[2]
+    text = f"{line}\napp = {kind}(__name__)\n"
+    lay(tmp_path, {"site_app.py": text, "requirements.in": "flask"})
+    assert discover(tmp_path, {}).app == app
+
+
+@pytest.mark.parametrize(
+    ("name", "image"),
+    [("v", "v-app"), ("", "app"), ("__", "app"), ("My Shop", "my-shop")],
+)
+def test_the_images_name_can_be_a_containers(name, image):
+    assert image_name(name) == settings.check_container(image)

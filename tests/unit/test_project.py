@@ -17,7 +17,7 @@ TIME = 1_763_856_000
 SITE = "usr/local/lib/python3.13/site-packages"
 # A backend of the repository's own, which needs no wheel and shows what it is given.
 BACKEND = """
-import json, os, pathlib, zipfile
+import json, os, pathlib, subprocess, zipfile
 
 def build_wheel(directory, config=None, metadata=None):
     tag = os.environ.get("X", "py3-none-any")
@@ -28,6 +28,8 @@ def build_wheel(directory, config=None, metadata=None):
     more = json.loads(pathlib.Path("more.json").read_text())
     tag = more.pop("TAG", tag)
     name = f"shelf-4.5.6-{tag}.whl"
+    if more.pop("SCRIPT", None):
+        more["shelf/said.py"] = subprocess.check_output(["ours-tool"], text=True)
     if "FAIL" in more:
         raise ValueError(more["FAIL"])
     files |= {k: v.encode() for k, v in more.items()}
@@ -91,12 +93,23 @@ def made(loaded):
             f"{info}/METADATA": "Metadata-Version: 2.1\nName: ours\nVersion: 1\n",
             f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\n",
         }
-        record = "".join(f"{name},,\n" for name in (*files, f"{info}/RECORD"))
+        script = zipfile.ZipInfo("ours-1.data/scripts/ours-tool")
+        script.external_attr = 0o100755 << 16
+        record = "".join(
+            f"{name},,\n" for name in (*files, script.filename, f"{info}/RECORD")
+        )
         with zipfile.ZipFile(path, "w") as archive:
             for name, text in {**files, f"{info}/RECORD": record}.items():
                 archive.writestr(name, text)
+            archive.writestr(script, "#!/bin/sh\necho x = 5\n")
         wheel = Wheel("ours-1-py3-none-any.whl", path, "0")
         return project.build(loaded, selection.app(loaded).files, [wheel], TIME)
+
+
+def test_a_backend_finds_the_scripts_of_its_wheels(shelf):
+    put(shelf.root, {"more.json": '{"SCRIPT": "yes"}'})
+    # Beside the sources of its package, where Python looks for it.
+    assert made(shelf).entries["srv/src/shelf/said.py"].content == b"x = 5\n"
 
 
 def test_the_source_stays_and_the_metadata_is_installed(shelf):

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ast
+import os
+import subprocess
 import sys
+from pathlib import Path
 
 from tests.conftest import ROOT
 
@@ -20,3 +23,21 @@ def test_it_knows_neither_the_app_nor_the_tool() -> None:
                 found.add(node.module.partition(".")[0])
     foreign = found - sys.stdlib_module_names
     assert foreign == {"flask", "served", "waitress", "werkzeug"}
+
+
+def test_modules_of_the_apps_take_no_place_in_it(tmp_path: Path) -> None:
+    """Not even what only dataclasses imports; `flask run` starts with such an app."""
+    for name in ("token", "queue", "signal", "dataclasses", "logging"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit(9)")
+    (tmp_path / "shop.py").write_text("import flask\napp = 1\n")
+    path = os.pathsep.join([str(ROOT), str(tmp_path)])
+    done = subprocess.run(
+        [sys.executable, "-m", "served"],
+        cwd=tmp_path,
+        env={"PYTHONPATH": path, "PYTHONSAFEPATH": "1", "FLASK_APP": "shop:app"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("served: FLASK_APP=shop:app: ")
