@@ -265,7 +265,7 @@ def report(changes: Sequence[str]) -> None:
         say("The image's digest changes with these locks.")
 
 
-@verb(lambda s: "$ hadolint Dockerfile")
+@verb(lambda s: f"$ hadolint {s.settings.dockerfile}")
 def lint(s: Session) -> None:
     """Check the Dockerfile with hadolint."""
     import shutil
@@ -273,16 +273,17 @@ def lint(s: Session) -> None:
 
     from containerize.errors import Problem
 
-    if not (s.settings.root / "Dockerfile").is_file():
-        raise Problem("there is no Dockerfile: restore it (git checkout Dockerfile)")
+    name = s.settings.dockerfile
+    if not (s.settings.root / name).is_file():
+        raise Problem(f"there is no {name}: restore it (git checkout {name})")
     # Where the tools are, were .venv activated or not.
     path = os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()])
-    echo(["hadolint", "Dockerfile"])
+    echo(["hadolint", name])
     hadolint = shutil.which("hadolint", path=path)
     if not hadolint:
         raise Problem("hadolint is missing: install it beside this tool")
     done = subprocess.run(
-        [hadolint, "Dockerfile"],
+        [hadolint, name],
         cwd=s.settings.root,
         stdin=subprocess.DEVNULL,
         check=False,
