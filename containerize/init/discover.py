@@ -49,6 +49,7 @@ _NOT_MODULES = frozenset(
 )
 # A module's names that are worth a look within a package, in this order.
 _LIKELY = ("wsgi", "app", "application", "main", "factory", "server", "web", "api")
+NO_APP = "no Flask app was found: name it as FLASK_APP does, with the setting app"
 _MOST_FILES = 400
 _MOST_BYTES = 1 << 20
 _COMPILED = re.compile(
@@ -172,9 +173,7 @@ def _find_app(
             else:
                 incomplete[candidate.note] = None
     if not found:
-        undecided += incomplete or [
-            "no Flask app was found: name it as FLASK_APP does, with the setting app"
-        ]
+        undecided += incomplete or [NO_APP]
         return "", ""
     ours = [c for c in found.values() if project_holds(root, table, c.value)]
     first = (ours or list(found.values()))[0]

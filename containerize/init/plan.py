@@ -12,7 +12,7 @@ from pathlib import Path
 
 import containerize
 from containerize.errors import Problem
-from containerize.init.discover import Found, discover, read_table
+from containerize.init.discover import NO_APP, Found, discover, read_table
 from containerize.init.marks import marked, state
 from containerize.pack.tree import atomic
 
@@ -58,14 +58,19 @@ class Plan:
 def plan(root: Path) -> Plan:
     """Look at a repository and decide what it lacks; nothing is written.
 
-    Raises Problem if something stands where a file must go, and if a file that has to
-    be read cannot be.
+    Raises Problem if there is nothing to pack, if something stands where a file must
+    go, and if a file that has to be read cannot be.
     """
     root = root.resolve()
     if not root.is_dir():
         raise Problem(f"{root} is no directory: go to the repository's top")
     found = discover(root)
     table = read_table(root / "pyproject.toml").get("tool", {}).get("containerize")
+    if table is None and not found.requirements and NO_APP in found.undecided:
+        raise Problem(
+            f"neither a Flask app nor its requirements were found in {root}: go to the "
+            "repository's top, or name the app (FLASK_APP=NAME containerize init)"
+        )
     notes = list(found.undecided)
     changes = []
     elsewhere = {}

@@ -128,6 +128,17 @@ def test_what_stands_in_the_way_is_one_line(root, kind, tmp_path_factory):
     assert tree(root) == before
 
 
+def test_where_nothing_is_nothing_is_written(root, monkeypatch):
+    (root / "app.py").unlink()
+    plan(root)  # requirements alone: the app may be of a kind that only Flask finds
+    (root / "requirements.in").unlink()
+    with pytest.raises(Problem, match="neither a Flask app nor its requirements"):
+        plan(root)
+    monkeypatch.setenv("FLASK_APP", "later")
+    found = {change.path: change.content or b"" for change in plan(root).changes}
+    assert b'app = "later"' in found["pyproject.toml"]
+
+
 def test_a_write_that_fails_takes_the_others_back(root):
     # Below a file that the plan itself writes: fails late, when the others are there.
     (root / "pyproject.toml").write_text("# mine\n")
