@@ -237,6 +237,9 @@ def _gitignore(root: Path) -> Change:
     text = (before or b"").decode("utf-8", "surrogateescape")
     there = {line.strip().strip("/") for line in text.splitlines()}
     wanted = _body("gitignore", "", "").splitlines()
+    # Widely used .gitignores name what the app's own wheels must not be.
+    for theirs, ours in (("wheels", "!/wheels/"), ("*.whl", "!/wheels/*.whl")):
+        wanted += [ours] if theirs in there else []
     missing = [line for line in wanted if line.strip("/") not in there]
     if not missing:
         return Change(".gitignore", "names what it must")

@@ -1,5 +1,6 @@
 """What `init` writes: only what is missing, all of it or none, once."""
 
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -105,6 +106,20 @@ def test_gitignore_gets_the_lines_it_lacks(root):
     assert lines[:3] == [b"__pycache__", b"build/", b"*.log"]
     assert b"/dist/" in lines
     assert b"/build/" not in lines
+
+
+def test_gitignore_lets_own_wheels_through(root):
+    """`wheels/` is in the .gitignore that many start a Python repository with."""
+    (root / ".gitignore").write_text("wheels/\n*.whl\n")
+    subprocess.run(["git", "init", "--quiet", root], check=True)
+    write(plan(root))
+    (root / "wheels").mkdir()
+    (root / "wheels/a-1-py3-none-any.whl").write_text("")
+    asked = ["git", "-C", root, "check-ignore", "wheels/a-1-py3-none-any.whl"]
+    assert subprocess.run(asked, check=False).returncode == 1
+    before = tree(root)
+    write(plan(root))
+    assert tree(root) == before
 
 
 @pytest.mark.parametrize("kind", ["directory", "dangling", "loop", "outside", "parent"])
