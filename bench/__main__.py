@@ -9,7 +9,7 @@ import bench
 NAMES = [
     module.name
     for module in pkgutil.iter_modules(bench.__path__)
-    if module.name not in ("__main__", "measure", "plot")
+    if module.name not in ("__main__", "measure")
 ]
 
 

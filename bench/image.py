@@ -10,7 +10,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import tarfile
@@ -21,7 +20,6 @@ from collections.abc import Callable, Mapping, Set
 from pathlib import Path
 
 from bench.measure import (
-    Silent,
     compared,
     interleaved,
     quiet,
@@ -37,8 +35,9 @@ from containerize.errors import Problem
 from containerize.fetch import inputs
 from containerize.image import canonical
 from containerize.lock import locks
-from containerize.pack import layers, sources
+from containerize.pack import layers
 from containerize.settings import Settings, find_root, load
+from tests.conftest import Quiet, copied, unused_port
 
 NAME = "containerize-bench"
 
@@ -46,7 +45,7 @@ NAME = "containerize-bench"
 def main() -> None:
     """Print all figures of the image."""
     project = dataclasses.replace(load(find_root(Path(__file__).parent)), image=NAME)
-    inputs.fetch(project, progress=Silent())
+    inputs.fetch(project, progress=Quiet())
     using = engine.find(project)
     found = using.describe()
     print(f"Engine: {found.kind} {found.server}, {found.builder}, {found.store}")
@@ -70,13 +69,6 @@ def main() -> None:
             building.remove(ours, using)
     commands(project)
     memory()
-
-
-def copied(project: Settings, root: Path) -> Settings:
-    """A copy of the repository, whose layers may be packed anew and app changed."""
-    for file in sources.read(project.root).files:
-        file.write(root)
-    return dataclasses.replace(project, root=root)
 
 
 def base(ours: Settings, scratch: Path) -> None:
@@ -185,7 +177,7 @@ def size(built: building.Image) -> None:
     rows = [
         (name, f"{layer.size / 1e6:.1f}", f"{layer.compressed_size / 1e6:.1f}")
         for name, layer in zip(
-            ("rootfs", "deps", "app", "compiled"), found, strict=True
+            ("rootfs", "deps", "service", "app", "compiled"), found, strict=True
         )
     ]
     sums = (sum(layer.size for layer in found), sum(x.compressed_size for x in found))
@@ -245,9 +237,8 @@ class Tutorial:
 
 def build(ours: Settings, using: Engine, scratch: Path, theirs: Tutorial) -> None:
     """`invoke build` against the plain `docker build` of the same context."""
-    command = building.commands(ours, [f"{NAME}:plain"], kind=using.kind, cache=False)[
-        0
-    ]
+    names = [f"{NAME}:plain"]
+    command = building.build_command(ours, using.kind, names, cache=False)
     app = ours.root / ours.app / "__init__.py"
     before = app.read_bytes()
 
@@ -308,9 +299,7 @@ def first_answer(
     environment: Mapping[str, str] | None = None,
 ) -> float:
     """Seconds from `run` to the first 200."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
+    port = unused_port()
     given = tuple(f"--env={key}={value}" for key, value in (environment or {}).items())
     launch = container.Launch(
         settings=ours, reference=reference, name=f"{NAME}-run", port=port, options=given
@@ -324,7 +313,7 @@ def first_answer(
     try:
         return seconds(run)
     finally:
-        _remove(using, f"{NAME}-run")
+        using.discard(f"{NAME}-run", echo=False)
 
 
 def _nothing(ours: Settings, using: Engine, reference: str) -> float:
@@ -336,12 +325,7 @@ def _nothing(ours: Settings, using: Engine, reference: str) -> float:
     try:
         return seconds(lambda: using.run(*launch.command(("run",)), echo=False))
     finally:
-        _remove(using, f"{NAME}-pass")
-
-
-def _remove(using: Engine, name: str) -> None:
-    now = ["--time", "0"] if using.kind == "podman" else []
-    using.run("rm", "--force", *now, name, check=False, echo=False)
+        using.discard(f"{NAME}-pass", echo=False)
 
 
 def _wait(port: int) -> None:
@@ -357,13 +341,11 @@ def _wait(port: int) -> None:
 def archive(using: Engine, built: building.Image, scratch: Path) -> None:
     """Making an image canonical against only saving it."""
     saved = scratch / "saved.tar"
-    form = ["--format", "docker-archive"] if using.kind == "podman" else []
+    command = building.save_command(using.kind, built.references[0], saved)
 
     def save() -> None:
         saved.unlink(missing_ok=True)
-        using.run(
-            "save", *form, "--output", str(saved), built.references[0], echo=False
-        )
+        using.run(*command, echo=False)
 
     def make_canonical() -> None:
         canonical.canonicalize(

@@ -15,15 +15,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 RUNS = 5
 
 
-class Silent:
-    """Download progress that nobody watches."""
-
-    def start(self, name: str, total: int | None) -> None: ...
-    def advance(self, size: int) -> None: ...
-    def done(self) -> None: ...
-    def note(self, text: str) -> None: ...
-
-
 def require(program: str, package: str) -> None:
     """Have a program of a Debian package, or exit with one line."""
     if not shutil.which(program) and os.geteuid() == 0 and shutil.which("apt-get"):

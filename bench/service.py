@@ -18,8 +18,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from bench.measure import Silent, quiet, require, table
-from bench.plot import Series, write_svg
+from bench.measure import quiet, require, table
 from containerize import build as building
 from containerize.engines import container, engine
 from containerize.engines.engine import Engine
@@ -27,6 +26,7 @@ from containerize.fetch import inputs
 from containerize.lock import locks
 from containerize.pack import layers
 from containerize.settings import Settings, find_root, load
+from tests.conftest import Quiet
 
 NAME = "containerize-bench-service"
 OURS = "ours (waitress)"
@@ -82,7 +82,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory(prefix="bench-") as directory:
             build(ours, using, Path(directory))
         servers(service)
-        sizing(service, ours.root / "docs" / "sizing.svg")
+        sizing(service)
     finally:
         building.remove(ours, using)
 
@@ -92,7 +92,7 @@ def main() -> None:
 
 def build(ours: Settings, using: Engine, scratch: Path) -> None:
     """An image with the servers beside the app, and one more for each server."""
-    inputs.fetch(ours, progress=Silent())
+    inputs.fetch(ours, progress=Quiet())
     layers.pack(ours)
     context = scratch / "context"
     shutil.copytree(ours.build_dir, context / "build")
@@ -105,7 +105,7 @@ def build(ours: Settings, using: Engine, scratch: Path) -> None:
         layers.dependencies(ours, wheels).write(file, locks.read_base(ours).time)
     with quiet():
         names = [f"{NAME}:servers"]
-        using.stream(*building.commands(ours, names, kind=using.kind)[0], cwd=context)
+        using.stream(*building.build_command(ours, using.kind, names), cwd=context)
         for number, command in enumerate(SERVERS.values()):
             entrypoint = json.dumps(command.split())
             dockerfile = (
@@ -113,8 +113,7 @@ def build(ours: Settings, using: Engine, scratch: Path) -> None:
             )
             (context / "Dockerfile").write_text(dockerfile, "utf-8")
             using.stream(
-                *building.commands(ours, [_tag(number)], kind=using.kind)[0],
-                cwd=context,
+                *building.build_command(ours, using.kind, [_tag(number)]), cwd=context
             )
 
 
@@ -193,7 +192,7 @@ class Service:
                         f"--cpuset-cpus={self.server_cpu}", "--health-interval=1h"
                     ],
                 )  # fmt: skip
-                stack.callback(self._remove, started.name)
+                stack.callback(self.using.discard, started.name, echo=False)
                 found[name] = self._server(started)
             yield found
 
@@ -208,10 +207,6 @@ class Service:
         pid, *addresses = answer.stdout.split()
         url = f"http://{addresses[0]}:{PORT}/" if addresses else started.url
         return Server(started.name, int(pid), url)
-
-    def _remove(self, name: str) -> None:
-        now = ["--time", "0"] if self.using.kind == "podman" else []
-        self.using.run("rm", "--force", *now, name, check=False, echo=False)
 
     def load(self, server: Server, connections: int, seconds: float) -> Load:
         before = cpu(server.pid)
@@ -394,7 +389,7 @@ def _spread(values: Sequence[float], form: str) -> tuple[str, str]:
     return form.format(statistics.median(values)), f"{low}–{high}"
 
 
-def sizing(service: Service, plot: Path) -> None:
+def sizing(service: Service) -> None:
     """What more threads and more connections do to ours."""
     images = {str(threads): _tag(0) for threads in SIZES}
     environment = {
@@ -411,7 +406,6 @@ def sizing(service: Service, plot: Path) -> None:
                     seconds = 2 * SECONDS if connections > 100 else SECONDS
                     load = service.load(server, connections, seconds)
                     found.setdefault((name, connections), []).append(load)
-    rates, tails = [], []
     rows = []
     for name in images:
         cells = [found[name, connections] for connections in CONNECTIONS]
@@ -429,19 +423,3 @@ def sizing(service: Service, plot: Path) -> None:
          *(f"p99 ms at {n}" for n in CONNECTIONS), "failed"),
         rows,
     )  # fmt: skip
-    for connections in CONNECTIONS:
-        runs = [found[name, connections] for name in images]
-        label = f"{connections} connections"
-        rates.append(
-            Series(label, [statistics.median(r.rate for r in cell) for cell in runs])
-        )
-        tails.append(
-            Series(label, [statistics.median(r.p99 for r in cell) for cell in runs])
-        )
-    write_svg(
-        plot,
-        [str(threads) for threads in SIZES],
-        "threads",
-        {"requests per second": rates, "p99 latency, ms": tails},
-    )
-    print(f"\nPlotted in {plot.relative_to(service.settings.root)}.")

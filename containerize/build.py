@@ -8,24 +8,22 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
 from packaging.requirements import Requirement
 
+from containerize import disk
 from containerize.engines.engine import Engine, ignore
-from containerize.errors import Problem
+from containerize.errors import Problem, some
 from containerize.image import canonical, record
 from containerize.image.canonical import ImageDigests
-from containerize.pack import layers, selection, tree
+from containerize.pack import layers, selection
 from containerize.settings import Settings, check_tag
 
 DISTRIBUTION = "flask-containerize"
 """The name that this tool is installed by."""
-
-LABEL = "containerize"
-"""Prefix of the labels that an image carries."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,34 +55,10 @@ def fresh(settings: Settings) -> str:
     return settings.reference(f"building-{secrets.token_hex(4)}")
 
 
-def commands(
-    settings: Settings,
-    names: Sequence[str],
-    *,
-    kind: str = "docker",
-    cache: bool = True,
-    saved: Path = Path("saved.tar"),
-    archive: Path | None = None,
-) -> tuple[list[str], list[str], list[str]]:
-    """The engine's arguments that build the image, save it, and load the canonical one.
-
-    `kind` is the engine's, docker or podman.
-    """
-    form = ["--format", "docker-archive"] if kind == "podman" else []
-    target = archive or archive_path(settings)
-    return (
-        _build_command(settings, kind, names, cache),
-        ["save", *form, "--output", str(saved), names[0]],
-        # Podman would load it as an OCI image, which has no HEALTHCHECK.
-        ["pull", "--quiet", f"docker-archive:{target}"]
-        if kind == "podman"
-        else ["load", "--input", str(target)],
-    )
-
-
-def _build_command(
-    settings: Settings, kind: str, names: Sequence[str], cache: bool
+def build_command(
+    settings: Settings, kind: str, names: Sequence[str], *, cache: bool = True
 ) -> list[str]:
+    """The arguments with which an engine of that kind, docker or podman, builds."""
     # A label for what the builder leaves behind too, which --label does not reach.
     command = ["build", "--network", "none", "--build-arg", f"PROJECT={settings.image}"]
     # Podman's own image format has no HEALTHCHECK.
@@ -96,6 +70,20 @@ def _build_command(
     for name in names:
         command += ["--tag", name]
     return [*command, os.path.relpath(settings.build_dir / "context", settings.root)]
+
+
+def save_command(kind: str, name: str, saved: Path) -> list[str]:
+    """The arguments with which an engine saves the image that it has built."""
+    form = ["--format", "docker-archive"] if kind == "podman" else []
+    return ["save", *form, "--output", str(saved), name]
+
+
+def load_command(kind: str, archive: Path) -> list[str]:
+    """The arguments with which an engine loads the canonical image."""
+    if kind == "podman":
+        # It would load it as an OCI image, which has no HEALTHCHECK.
+        return ["pull", "--quiet", f"docker-archive:{archive}"]
+    return ["load", "--input", str(archive)]
 
 
 def build(
@@ -120,13 +108,14 @@ def build(
     built = fresh(settings)
     try:
         make(settings, engine, [built], cache=cache)
-        time = packed.locked.time
-        digests = export(settings, engine, names, archive, time=time, built=built)
+        digests = export(
+            settings, engine, names, archive,
+            time=packed.locked.time, sources=sources, built=built,
+        )  # fmt: skip
         if changed := record.changes(settings, {"inputs": sources}):
             archive.unlink()
-            raise Problem(f"{_some(changed)} changed during the build: build again")
-        *_, load = commands(settings, names, kind=engine.kind, archive=archive)
-        engine.run(*load)
+            raise Problem(f"{some(changed)} changed during the build: build again")
+        engine.run(*load_command(engine.kind, archive))
         loaded = _name_loaded(engine, digests, names)
     finally:
         # The builder's own form has done its work; its layers stay as build cache.
@@ -187,7 +176,7 @@ def make(
     Raises Problem where nothing has it, as after a builder that keeps its result.
     """
     layers.stage(settings)
-    command, *_ = commands(settings, names, kind=engine.kind, cache=cache)
+    command = build_command(settings, engine.kind, names, cache=cache)
     engine.stream(*command, cwd=settings.root)
     form = ("image", "inspect", "--format", "{{.Id}}", names[0])
     if engine.run(*form, check=False, echo=False).returncode:
@@ -200,7 +189,7 @@ def make(
         raise Problem(
             f"`{engine.kind} build` succeeded and left no image in the engine: {kept}"
         )
-    return identifier(engine, names[0])
+    return engine.identifier(names[0])
 
 
 def export(
@@ -210,24 +199,23 @@ def export(
     archive: Path,
     *,
     time: int,
+    sources: Mapping[str, str],
     built: str = "",
 ) -> ImageDigests:
     """Write the engine's image canonically to `archive`, which tells its `names`.
 
-    `time`, in seconds since 1970, is the packed layers'. The engine knows the image as
+    `time`, in seconds since 1970, is the packed layers', `sources` what they came from
+    (`record.inputs`). The engine knows the image as
     `built`, or else by the first of the names.
     """
-    with tree.scratch(archive.parent) as scratch:
+    with disk.scratch(archive.parent) as scratch:
         saved = scratch / "saved.tar"
-        _, save, _ = commands(
-            settings, [built or names[0]], kind=engine.kind, saved=saved
-        )
-        engine.run(*save)
+        engine.run(*save_command(engine.kind, built or names[0], saved))
         return canonical.canonicalize(
             saved,
             archive,
             time=time,
-            labels=labels(settings),
+            labels=labels(settings, sources),
             references=names,
             architecture=settings.image_architecture,
         )
@@ -249,10 +237,10 @@ def _name_loaded(engine: Engine, digests: ImageDigests, names: Sequence[str]) ->
             break
     else:
         raise Problem(f"the engine does not have the image {digests.config} it loaded")
-    loaded = identifier(engine, digest)
+    loaded = engine.identifier(digest)
     for name in names:
         engine.run("tag", digest, name)
-        if identifier(engine, name) != loaded:
+        if engine.identifier(name) != loaded:
             raise Problem(f"something else moves the tag {name}: end it, build again")
         for foreign in json.loads(answer.stdout) or []:
             if engine.kind == "podman" and foreign.endswith(f"/library/{name}"):
@@ -260,21 +248,11 @@ def _name_loaded(engine: Engine, digests: ImageDigests, names: Sequence[str]) ->
     return loaded
 
 
-def labels(settings: Settings) -> dict[str, str]:
+def labels(settings: Settings, sources: Mapping[str, str]) -> dict[str, str]:
     """The image's labels: its project, and the SHA-256 of the locks it comes from."""
     name, _, value = settings.label.partition("=")
-    found = {name: value}
-    for lock in record.locks(settings):
-        found[f"{LABEL}.{lock}"] = f"sha256:{record.text_sha256(settings.root / lock)}"
-    return found
-
-
-def identifier(engine: Engine, reference: str) -> str:
-    """The engine's own ID of an image; a Problem where it has none of that name."""
-    answer = engine.run(
-        "image", "inspect", "--format", "{{.Id}}", reference, echo=False
-    )
-    return "sha256:" + answer.stdout.strip().removeprefix("sha256:")
+    locks = record.locks(settings)
+    return {name: value} | {f"containerize.{lock}": sources[lock] for lock in locks}
 
 
 def is_current(settings: Settings, engine: Engine, name: str) -> bool:
@@ -283,7 +261,7 @@ def is_current(settings: Settings, engine: Engine, name: str) -> bool:
     try:
         return name in found["references"] and found["loaded"][
             _engine_name(engine)
-        ] == identifier(engine, name)
+        ] == engine.identifier(name)
     except (KeyError, Problem):
         return False
 
@@ -322,7 +300,7 @@ def remove(
         if left := _labelled(settings, engine, kind, "--quiet", "--no-trunc"):
             problem = engine.problem((verb,), answer.stderr)
             raise Problem(f"{_count(left, noun)} of {len(found)} cannot go: {problem}")
-        names = _some([name for name in named if "<none>" not in name])
+        names = some([name for name in named if "<none>" not in name])
         on_line(f"removed   {_count(found, noun)}{names and ': '}{names}")
 
 
@@ -336,12 +314,6 @@ def _labelled(
 
 def _count(found: Sequence[str], noun: str) -> str:
     return f"{len(found)} {noun}{'s' if len(found) > 1 else ''}"
-
-
-def _some(names: Sequence[str], most: int = 5) -> str:
-    """The names, or the first of many and how many more there are."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
 
 
 def clean(settings: Settings) -> None:

@@ -15,7 +15,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 ENGINE = frozenset(
     {
@@ -133,6 +134,22 @@ def python(environ: Mapping[str, str]) -> dict[str, str]:
     return kept | {"PYTHONUTF8": "1"}
 
 
+def heard(
+    command: Sequence[str], variables: Mapping[str, str], cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """A finished command that asks nothing, and what it wrote as text."""
+    return subprocess.run(
+        command,
+        env=variables,
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        check=False,
+    )
+
+
 def pip(environ: Mapping[str, str], executable: str = sys.executable) -> dict[str, str]:
     """The environment of an interpreter's pip, or of what uses pip.
 
@@ -141,15 +158,7 @@ def pip(environ: Mapping[str, str], executable: str = sys.executable) -> dict[st
     ValueError, in one line, where pip cannot read them.
     """
     clean = python(environ)
-    done = subprocess.run(
-        [executable, "-P", "-c", _LISTING],
-        env=clean,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-        check=False,
-    )
+    done = heard([executable, "-P", "-c", _LISTING], clean)
     if done.returncode:
         lines = done.stderr.strip().splitlines() or ["it says nothing"]
         raise ValueError(f"pip cannot read its settings: {lines[-1]}")

@@ -32,6 +32,12 @@ _NETWORK = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 _COMMAND = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
 # Names that engines have, which stand for no network that a port could be published on.
 _NO_NETWORK = re.compile(r"host|none|private|(container|ns|slirp4netns|pasta)(:.*)?")
+# The table or one within it.
+_HEADER = re.compile(
+    rb"^(?:\xef\xbb\xbf)?[ \t]*\[[ \t]*([\"']?)tool\1[ \t]*\.[ \t]*"
+    rb"([\"']?)containerize\2[ \t]*[].]",
+    re.MULTILINE,
+)
 _PINNED = re.compile(r".+@sha256:[0-9a-f]{64}")
 
 
@@ -186,7 +192,7 @@ def find_root(start: Path) -> Path:
     for directory in (start, *start.parents):
         file = directory / "pyproject.toml"
         try:
-            found = f"[{TABLE}]".encode() in file.read_bytes()
+            found = _HEADER.search(file.read_bytes())
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             continue
         except OSError as error:
@@ -208,7 +214,7 @@ def load(root: Path, environ: Mapping[str, str] | None = None) -> Settings:
     environ = os.environ if environ is None else environ
     file = root / "pyproject.toml"
     try:
-        table = tomllib.loads(file.read_text("utf-8"))
+        table = tomllib.loads(file.read_bytes().decode("utf-8-sig"))
     except FileNotFoundError:
         raise Problem(f"{file} is missing: restore it") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import os
 import re
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -20,6 +21,7 @@ import invoke
 from containerize.terminal import (
     Meter,
     agreed,
+    aside,
     consented,
     echo,
     megabytes,
@@ -136,9 +138,13 @@ class Session:
         from containerize import build
 
         kind = Path(self.settings.engine).name or "docker"
-        fresh = [build.fresh(self.settings)]
-        made = build.commands(self.settings, fresh, kind=kind, cache=cache)
-        return [*made, *(["tag", "CONFIG-DIGEST", name] for name in names)]
+        fresh = build.fresh(self.settings)
+        return [
+            build.build_command(self.settings, kind, [fresh], cache=cache),
+            build.save_command(kind, fresh, Path("saved.tar")),
+            build.load_command(kind, build.archive_path(self.settings)),
+            *(["tag", "CONFIG-DIGEST", name] for name in names),
+        ]
 
 
 class Verb(invoke.Task[Any]):
@@ -273,17 +279,17 @@ def lint(s: Session) -> None:
 
     from containerize.errors import Problem
 
-    name = s.settings.dockerfile
-    if not (s.settings.root / name).is_file():
-        raise Problem(f"there is no {name}: restore it (git checkout {name})")
+    file = s.settings.dockerfile
+    if not (s.settings.root / file).is_file():
+        raise Problem(f"there is no {file}: restore it (git checkout {file})")
     # Where the tools are, were .venv activated or not.
     path = os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()])
-    echo(["hadolint", name])
+    echo(["hadolint", file])
     hadolint = shutil.which("hadolint", path=path)
     if not hadolint:
         raise Problem("hadolint is missing: install it beside this tool")
     done = subprocess.run(
-        [hadolint, name],
+        [hadolint, file],
         cwd=s.settings.root,
         stdin=subprocess.DEVNULL,
         check=False,
@@ -331,6 +337,8 @@ def build(s: Session, tag: list[str], no_cache: bool = False, engine: str = "") 
 
 
 def describe(built: Image) -> None:
+    from containerize.errors import some
+
     for reference in built.references:
         say(f"image     {reference}")
     say(f"digest    {built.digests.manifest}")
@@ -344,8 +352,7 @@ def describe(built: Image) -> None:
     packed = built.packed
     for word, names in (("left out", packed.left_out), ("ignored", packed.ignored)):
         if names:
-            more = f" and {len(names) - 12} more" if names[12:] else ""
-            say(f"{word:9} {', '.join(names[:12])}{more}")
+            say(f"{word:9} {some(names, 12)}")
     if packed.ignored:
         say("          .gitignore names these: the setting include packs what you need")
     for note in packed.notes:
@@ -596,13 +603,17 @@ def execute(
 
     words, reference = _words(), s.settings.reference(tag or None)
     settings, environment = s.given(env, env_file, volume, network, memory)
+    # What the command writes is all that stdout gets.
+    using = dataclasses.replace(
+        s.engine, on_command=lambda command: aside(f"$ {shlex.join(command)}")
+    )
     code = container.execute(
         settings,
-        s.engine,
+        using,
         reference,
         words,
         environment=environment,
-        on_line=lambda line: print(line, file=sys.stderr),
+        on_line=aside,
     )
     if code:
         raise invoke.Exit(code=code)
@@ -647,7 +658,7 @@ def stop(s: Session, name: str = "", engine: str = "") -> None:
     for killed in container.stop(s.settings, s.engine, name):
         say(
             f"{killed} did not end in the time that it had to drain and was killed "
-            f"(setting stop_timeout, {s.settings.stop_timeout} s)."
+            f"(setting stop-timeout, {s.settings.stop_timeout} s)."
         )
     say(f"{name} is stopped and removed.")
 
@@ -683,6 +694,8 @@ def logs(s: Session, follow: bool = False, name: str = "", engine: str = "") -> 
     command = _logs(s, follow, name)
     container.require(s.settings, s.engine, command[-1])
     s.engine.stream(*command)
+    if container.state(s.settings, s.engine, command[-1]) == "exited":
+        aside(str(container.ended(s.settings, s.engine, command[-1])))
 
 
 @verb(

@@ -45,6 +45,11 @@ def echo(command: Sequence[str]) -> None:
     say(f"$ {shlex.join(command)}")
 
 
+def aside(text: str) -> None:
+    """Say a line where stdout is another program's."""
+    print(text, file=sys.stderr, flush=True)
+
+
 def agreed(question: str) -> bool:
     """Ask on a terminal; without one, go ahead."""
     if not sys.stdin.isatty():

@@ -25,7 +25,7 @@ def reaches_out(
         address = (_own_address(), listener.getsockname()[1])
         (top / "Dockerfile").write_text(STEP.format(base=base, address=address))
         name = settings.reference("canary")
-        command, _, _ = build.commands(settings, [name], kind=engine.kind, cache=False)
+        command = build.build_command(settings, engine.kind, [name], cache=False)
         given = command.index("--network") + 1
         command[given] = network
         command[-1] = "."

@@ -45,13 +45,17 @@ def project() -> Settings:
     return dataclasses.replace(loaded, image=name, container="", tags=("test",))
 
 
-@pytest.fixture
-def clone(project: Settings, tmp_path: Path) -> Settings:
-    """The repository in a directory of the test's own, to be broken."""
-    root = tmp_path / "clone"
+def copied(project: Settings, root: Path) -> Settings:
+    """A copy of the repository, whose layers may be packed anew and app changed."""
     for file in sources.read(project.root).files:
         file.write(root)
     return dataclasses.replace(project, root=root)
+
+
+@pytest.fixture
+def clone(project: Settings, tmp_path: Path) -> Settings:
+    """The repository in a directory of the test's own, to be broken."""
+    return copied(project, tmp_path / "clone")
 
 
 @pytest.fixture(scope="session", params=["docker", "podman"])
@@ -75,13 +79,17 @@ def built(
     return build.build(project, using, output=archive)
 
 
-@pytest.fixture
-def free_port() -> int:
+def unused_port() -> int:
     """A port on 127.0.0.1 that nothing listened on a moment ago."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+@pytest.fixture
+def free_port() -> int:
+    return unused_port()
 
 
 @pytest.fixture
@@ -101,8 +109,6 @@ def start(
         return container.run(project, using, built.references[0], **options)  # type: ignore[arg-type]
 
     yield run
-    # Podman would leave each its time to stop first.
-    now = ["--time", "0"] if using.kind == "podman" else []
     for name in started:
         print(f"log of {name}:\n{container.log_tail(using, name)}")
-        using.run("rm", "--force", *now, name, check=False)
+        using.discard(name)

@@ -59,25 +59,6 @@ def known(complaint: Complaint) -> Problem | None:
     return None
 
 
-def listener(port: int) -> str:
-    """The process that listens on a TCP port of this host; empty where unknown."""
-    inodes = set()
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        with contextlib.suppress(OSError):
-            for row in Path(table).read_text().splitlines()[1:]:
-                fields = row.split()
-                listens = fields[3] == "0A"
-                if listens and int(fields[1].rpartition(":")[2], 16) == port:
-                    inodes.add(f"socket:[{fields[9]}]")
-    for link in Path("/proc").glob("[0-9]*/fd/*") if inodes else ():
-        # Other users' processes keep their files to themselves, and any may end.
-        with contextlib.suppress(OSError):
-            if str(link.readlink()) in inodes:
-                name = link.parents[1].joinpath("comm").read_text().strip()
-                return f"{name} (process {link.parts[2]})"
-    return ""
-
-
 _HALF = 120
 """How much is shown of each end of a long complaint."""
 
@@ -125,10 +106,8 @@ def _mend(complaint: Complaint) -> str:
 def _port(complaint: Complaint, match: re.Match[str]) -> Problem:
     port = int(_first(match))
     container = complaint.published_by(port)
-    by = f"the container {container}" if container else listener(port)
-    return Problem(
-        f"port {port} is taken{by and f' by {by}'}: free it or choose another (--port)"
-    )
+    by = f" by the container {container}" if container else ""
+    return Problem(f"port {port} is taken{by}: free it or choose another (--port)")
 
 
 def _no_image(complaint: Complaint, match: re.Match[str]) -> Problem:

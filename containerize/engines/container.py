@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 
-from containerize.build import LABEL, identifier
 from containerize.engines import variables, volumes
 from containerize.engines.engine import Engine, ignore
 from containerize.errors import Problem
@@ -102,7 +101,7 @@ class Launch:
 
     def mark(self, engine: Engine, earlier: str = "") -> str:
         """What tells this launch from another one; see `variables.mark`."""
-        image = identifier(engine, self.reference)
+        image = engine.identifier(self.reference)
         same = dataclasses.replace(self, reference=image)
         return variables.mark(same.command(), self.environment, earlier)
 
@@ -122,11 +121,11 @@ class Launch:
         return bool(earlier) and self.mark(engine, earlier) == earlier
 
 
-MARK = f"{LABEL}.launch"
+MARK = "containerize.launch"
 """Label of a container: the mark of what it was launched with."""
-SERVICE = f"{LABEL}.service"
+SERVICE = "containerize.service"
 """Label of a command's container: the name of the service's."""
-ONCE = f"{LABEL}.once"
+ONCE = "containerize.once"
 """Label of the containers of `exec`."""
 
 
@@ -180,6 +179,8 @@ def run(
             "another"
         )
     volumes.prepare(settings, engine, reference, on_line)
+    if known == "exited":
+        on_line(f"{ended(settings, engine, name)}; a new one takes its place")
     if known:
         engine.run("rm", name)
     service = Launch(
@@ -209,7 +210,7 @@ def _discarded_unless_well(
             ours = state(settings, engine, name)
             said = log_words(engine, name) if ours and ours != "created" else ""
             for each in [*([name] if ours else []), *_with(settings, engine, name)]:
-                discard(engine, each)
+                engine.discard(each)
         if (
             isinstance(error, Problem)
             and said
@@ -232,13 +233,6 @@ def _undisturbed() -> Iterator[None]:
     finally:
         for kind, handler in zip(kinds, before, strict=True):
             signal.signal(kind, handler)
-
-
-def discard(engine: Engine, name: str) -> None:
-    """Remove a container at once, whatever it does."""
-    # Podman would leave it its time to stop first.
-    now = ["--time", "0"] if engine.kind == "podman" else []
-    engine.run("rm", "--force", *now, name, check=False)
 
 
 def see_commands(
@@ -270,7 +264,7 @@ def see_commands(
             if state(settings, engine, launch.name) != "running":
                 problem = ended(settings, engine, launch.name)
                 said = log_words(engine, launch.name)
-                discard(engine, launch.name)
+                engine.discard(launch.name)
                 raise Problem(f"{problem}; {said}")
 
 
@@ -304,7 +298,7 @@ def execute(
     volumes.prepare(settings, engine, reference, on_line)
     # Those of an `exec` that was killed.
     for name in _listed(settings, engine, f"label={ONCE}", "status=exited"):
-        discard(engine, name)
+        engine.discard(name)
     launch = once(settings, reference, words, environment=environment)
     try:
         with variables.handed(launch.environment) as (passed, environ):
@@ -316,13 +310,13 @@ def execute(
         if code in (125, 126, 127) and never_ran:
             raise engine.problem(("run",), said or f"{words[0]} could not be run")
         if _short_of_memory(engine, launch.name):
-            on_line(f"{words[0]} was killed for memory: {_memory(settings)}")
+            on_line(f"{words[0]} was killed for memory: {_memory(engine, launch.name)}")
         elif code == KILLED:
-            on_line(f"{words[0]} was killed, perhaps for memory: {_memory(settings)}")
+            memory = _memory(engine, launch.name)
+            on_line(f"{words[0]} was killed, perhaps for memory: {memory}")
     finally:
         with _undisturbed():
-            now = ["--time", "0"] if engine.kind == "podman" else []
-            engine.run("rm", "--force", *now, launch.name, check=False, echo=False)
+            engine.discard(launch.name, echo=False)
     return code
 
 
@@ -407,7 +401,7 @@ def wait_healthy(settings: Settings, container: Container) -> None:
                 f"container {name} was not healthy within {settings.health_timeout} s: "
                 + (said[0] if said else f"its check {_end(answer.returncode)}")
                 + (
-                    f", and {_memory(settings)}"
+                    f", and {_memory(engine, name)}"
                     if _short_of_memory(engine, name)
                     else ""
                 )
@@ -437,8 +431,8 @@ def see_answer(settings: Settings, container: Container, patience: float = 3) ->
                 raise Problem(
                     f"container {container.name} is healthy inside, but "
                     f"{container.url} does not answer ({_words(error)}): its app must "
-                    f"listen on 0.0.0.0 (APP_HOST) and port {settings.container_port} "
-                    "(APP_PORT, setting container_port)"
+                    "listen on 0.0.0.0 (SERVED_HOST) and port "
+                    f"{settings.container_port} (SERVED_PORT, setting container-port)"
                 ) from None
         finally:
             asking.close()
@@ -457,9 +451,9 @@ def ended(settings: Settings, engine: Engine, name: str) -> Problem:
     )
     if _short_of_memory(engine, name):
         how = "was killed for memory" if code == KILLED else f"{_end(code)}"
-        return Problem(f"container {name} {how}: {_memory(settings)}")
+        return Problem(f"container {name} {how}: {_memory(engine, name)}")
     # Not every engine and kernel says that it was for memory.
-    perhaps = f", perhaps for memory: {_memory(settings)}" if code == KILLED else ""
+    perhaps = f", perhaps for memory: {_memory(engine, name)}" if code == KILLED else ""
     return Problem(f"container {name} {_end(code)}{perhaps}")
 
 
@@ -467,8 +461,17 @@ KILLED = 128 + signal.SIGKILL
 """The exit code of a container that was killed."""
 
 
-def _memory(settings: Settings) -> str:
-    return f"{settings.memory} was not enough (setting memory, {PREFIX}MEMORY)"
+def _memory(engine: Engine, name: str) -> str:
+    """That a container's memory was not enough, which a flag may have set."""
+    form = "{{.HostConfig.Memory}}"
+    answer = engine.run(
+        "container", "inspect", "--format", form, name, check=False, echo=False
+    )
+    size, unit = int(answer.stdout.strip() or 0), ""
+    for larger in "kmg":
+        if size and size % 1024 == 0:
+            size, unit = size // 1024, larger
+    return f"{size}{unit} was not enough (setting memory, {PREFIX}MEMORY)"
 
 
 def _short_of_memory(engine: Engine, name: str) -> bool:
@@ -662,7 +665,7 @@ def mend(
         engine.run("rename", coming, name)
         on_line(f"{name} was about to be replaced, which is finished now")
         return
-    discard(engine, coming)
+    engine.discard(coming)
     if old and old != "running":
         _restart(settings, engine, name)
         on_line(f"{name} was about to be replaced, and runs again now")

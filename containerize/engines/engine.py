@@ -122,18 +122,9 @@ class Engine:
             raise self.problem(arguments, err.strip() or out.strip() or silent)
         return subprocess.CompletedProcess(command, done.returncode, out, err)
 
-    def stream(
-        self,
-        *arguments: str,
-        echo: bool = True,
-        cwd: Path | None = None,
-        grace: float = 10,
-    ) -> None:
-        """Run a subcommand that reads and writes where this process does.
-
-        Raises Problem where it fails. For `grace` see `call`.
-        """
-        code, said = self.call(*arguments, echo=echo, cwd=cwd, grace=grace)
+    def stream(self, *arguments: str, cwd: Path | None = None) -> None:
+        """As `call`, but raises Problem where the subcommand fails."""
+        code, said = self.call(*arguments, cwd=cwd)
         if code:
             if said:
                 raise self.problem(arguments, said)
@@ -209,6 +200,18 @@ class Engine:
                 errors.seek(0)
                 said = errors.read().decode(errors="replace").strip()
                 raise self.problem(arguments, said or f"exit code {code}: {SILENT}")
+
+    def identifier(self, image: str) -> str:
+        """The engine's own ID of an image; a Problem where it has none of that name."""
+        form = ("image", "inspect", "--format", "{{.Id}}")
+        answer = self.run(*form, image, echo=False)
+        return "sha256:" + answer.stdout.strip().removeprefix("sha256:")
+
+    def discard(self, name: str, *, echo: bool = True) -> None:
+        """Remove a container at once, whatever it does, if it is there."""
+        # Podman would leave it its time to stop first.
+        now = ["--time", "0"] if self.kind == "podman" else []
+        self.run("rm", "--force", *now, name, check=False, echo=echo)
 
     def describe(self) -> Description:
         """Versions, builder and image store. Raises Problem where none answers."""

@@ -127,5 +127,4 @@ def start(settings: Settings) -> Iterator[DebianImage]:
     try:
         yield DebianImage(name, using, container)
     finally:
-        now = ["--time", "0"] if using.kind == "podman" else []
-        using.run("rm", "--force", *now, container, check=False, echo=False)
+        using.discard(container, echo=False)

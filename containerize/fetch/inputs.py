@@ -11,11 +11,9 @@ import contextlib
 import dataclasses
 import errno
 import fcntl
-import hashlib
 import http.client
 import re
 import shutil
-import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -26,17 +24,19 @@ from packaging.markers import Marker
 from packaging.tags import sys_tags
 from packaging.utils import parse_wheel_filename
 
-from containerize.errors import Problem
+from containerize import disk, environ
+from containerize.errors import Problem, some
 from containerize.fetch import mirrors
 from containerize.lock import locks
 from containerize.lock.base import Package
-from containerize.lock.locks import Progress
+from containerize.lock.locks import BaseLock
 from containerize.lock.pins import WHEELS, Pin, Target, essence, pip_environment
 from containerize.pack import wheels
+from containerize.progress import Progress, step
 from containerize.settings import Settings
 
 _CHUNK = 1 << 18
-_TRIES = 3  # a mirror that breaks off is asked for the rest
+_TRIES = 3  # a mirror that breaks off is asked again
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +55,8 @@ class Inputs:
 
     wheels: tuple[Wheel, ...]
     packages: tuple[tuple[Package, Path], ...]
-    """Empty where the settings name a base image."""
+    base: BaseLock | None
+    """What named the packages; both are empty where the settings name a base image."""
 
 
 class Superseded(Problem):
@@ -63,7 +64,7 @@ class Superseded(Problem):
 
     def __init__(self, packages: Sequence[Package]) -> None:
         self.packages = tuple(packages)
-        names = _some([_label(package) for package in packages])
+        names = some([_label(package) for package in packages])
         super().__init__(
             f"the Debian mirrors no longer have {names}: run `invoke lock` to take "
             "what came after, or set CONTAINERIZE_MIRRORS and "
@@ -78,10 +79,13 @@ def collect(settings: Settings) -> Inputs:
     Raises Problem where a lock is not in step, and where a file is missing, corrupt or
     unreadable.
     """
-    _, pins, packages = _wanted(settings)
+    return _checked(settings, _wanted(settings))
+
+
+def _checked(settings: Settings, wanted: _Wanted) -> Inputs:
     missing = []
     own = _own(settings)
-    items: list[Pin | Package] = [*pins, *packages]
+    items: list[Pin | Package] = [*wanted.pins, *wanted.packages]
     for item in items:
         path = settings.cache_dir / _sha256(item)
         found = path.name if path.name in own else _hash(path)
@@ -93,10 +97,11 @@ def collect(settings: Settings) -> Inputs:
                 f"{path.name}, found {found}; run `invoke fetch`, which replaces it"
             )
     if missing:
-        raise Problem(f"the input cache lacks {_some(missing)}: run `invoke fetch`")
+        raise Problem(f"the input cache lacks {some(missing)}: run `invoke fetch`")
     return Inputs(
-        tuple(_wheel(pin, _sha256(pin), settings, own) for pin in pins),
-        tuple((p, settings.cache_dir / p.sha256) for p in packages),
+        tuple(_wheel(pin, _sha256(pin), settings, own) for pin in wanted.pins),
+        tuple((p, settings.cache_dir / p.sha256) for p in wanted.packages),
+        wanted.base,
     )
 
 
@@ -106,20 +111,20 @@ def fetch(settings: Settings, *, progress: Progress, offline: bool = False) -> I
     Uses no network where it lacks nothing, nor with `offline`. Raises Superseded where
     the mirrors have dropped packages, and Problem where something cannot be had.
     """
-    target, pins, packages = _wanted(settings)
+    wanted = _wanted(settings)
     own = _own(settings)
-    pins = [pin for pin in pins if _sha256(pin) not in own]
-    items: list[Pin | Package] = [*pins, *packages]
+    pins = [pin for pin in wanted.pins if _sha256(pin) not in own]
+    items: list[Pin | Package] = [*pins, *wanted.packages]
     if not offline and _lacking(settings.cache_dir, items):
         with _locked(settings.cache_dir, progress) as cache:
             needed = _lacking(cache, items, progress)
-            wanted = [pin for pin in pins if pin in needed]
-            if wanted:
-                _fetch_wheels(settings, cache, target, wanted, progress)
-            debs = [package for package in packages if package in needed]
+            lacked = [pin for pin in pins if pin in needed]
+            if lacked:
+                _fetch_wheels(settings, cache, wanted.target, lacked, progress)
+            debs = [package for package in wanted.packages if package in needed]
             if debs:
                 _fetch_packages(settings, cache, debs, progress)
-    inputs = collect(settings)
+    inputs = _checked(settings, wanted)
     lacking = [] if offline else _backend(settings)[1]
     if lacking:
         with _locked(settings.cache_dir, progress) as cache:
@@ -135,7 +140,7 @@ def collect_backend(settings: Settings) -> tuple[Wheel, ...]:
     """
     found, lacking = _backend(settings)
     if lacking:
-        names = _some([_label(pin) for pin in lacking])
+        names = some([_label(pin) for pin in lacking])
         raise Problem(f"the input cache lacks {names}: run `invoke fetch`")
     return found
 
@@ -164,13 +169,24 @@ def _backend(settings: Settings) -> tuple[tuple[Wheel, ...], list[Pin]]:
     return tuple(found), lacking
 
 
-def _wanted(settings: Settings) -> tuple[Target, list[Pin], list[Package]]:
+@dataclasses.dataclass(frozen=True)
+class _Wanted:
+    """What the locks name, each read once."""
+
+    base: BaseLock | None
+    target: Target
+    pins: list[Pin]
+    packages: list[Package]
+
+
+def _wanted(settings: Settings) -> _Wanted:
     architecture = settings.image_architecture
-    target = locks.image_target(settings, architecture)
+    base = None if settings.base_image else locks.read_base(settings)
+    target = locks.image_target(settings, architecture, str(base or ""))
     pins = [pin for pin in locks.read_requirements(settings) if pin.fits(target)]
-    if settings.base_image:
-        return target, pins, []
-    return target, pins, locks.read_base(settings).for_architecture(architecture)
+    return _Wanted(
+        base, target, pins, base.for_architecture(architecture) if base else []
+    )
 
 
 def _lacking(
@@ -240,7 +256,7 @@ def _download(
     for url in urls:
         for _ in range(_TRIES):
             try:
-                _continue(url, part, _label(package), progress)
+                _get(url, part, _label(package), progress)
             except _BrokenOffError as error:
                 if mirrors.is_gone(error.cause):
                     break
@@ -250,9 +266,9 @@ def _download(
             if actual == package.sha256:
                 part.replace(cache / package.sha256)
                 return
-            # What was there to continue from may have been wrong: once more, anew.
             part.unlink()
             failures.append(f"{url}: expected SHA-256 {package.sha256}, found {actual}")
+            break
     if not failures:
         raise FileNotFoundError
     raise Problem(f"{_label(package)} cannot be fetched: {failures[-1]}")
@@ -264,30 +280,21 @@ class _BrokenOffError(Exception):
         self.cause = cause
 
 
-def _continue(url: str, part: Path, name: str, progress: Progress) -> None:
-    """Download what the part lacks. Raises _BrokenOffError where a mirror fails."""
-    have = part.stat().st_size if part.exists() else 0
+def _get(url: str, part: Path, name: str, progress: Progress) -> None:
+    """Download a file. Raises _BrokenOffError where a mirror fails."""
     try:
-        headers = {"Range": f"bytes={have}-"} if have else {}
-        answer = mirrors.open_url(url, headers=headers)
+        answer = mirrors.open_url(url)
     except OSError as error:
-        if getattr(error, "code", 0) == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-            part.unlink()
         raise _BrokenOffError(error) from None
     with answer:
-        resumed = answer.status == http.HTTPStatus.PARTIAL_CONTENT
         length = answer.headers["Content-Length"] or ""
         total = int(length) if length.isdecimal() else None
         received = 0
-        progress.start(name, total)
-        try:
-            with part.open("ab" if resumed else "wb") as file:
-                while chunk := _chunk(answer):
-                    file.write(chunk)
-                    received += len(chunk)
-                    progress.advance(len(chunk))
-        finally:
-            progress.done()
+        with step(progress, name, total), part.open("wb") as file:
+            while chunk := _chunk(answer):
+                file.write(chunk)
+                received += len(chunk)
+                progress.advance(len(chunk))
     if total is not None and received < total:
         raise _BrokenOffError(OSError(f"it ended after {received} of {total} bytes"))
 
@@ -314,7 +321,7 @@ def _fetch_wheels(
     # Which pins apply is decided: pip would judge the markers by this host.
     lines = [str(dataclasses.replace(pin, marker="", via=())) for pin in pins]
     (staging / "pins").write_text("".join(lines), "utf-8")
-    progress.start(_some([_label(pin) for pin in pins]), None)
+    progress.start(some([_label(pin) for pin in pins]), None)
     command = [
         *(sys.executable, "-m", "pip", "download", "--quiet", "--no-input"),
         *("--disable-pip-version-check", "--require-hashes", "--no-deps"),
@@ -326,15 +333,7 @@ def _fetch_wheels(
         command += [f"--platform={platform}" for platform in target.platforms]
     if _own(settings):
         command.append(f"--find-links={settings.root / WHEELS}")
-    result = subprocess.run(
-        command,
-        env=pip_environment(),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-        check=False,
-    )
+    result = environ.heard(command, pip_environment())
     if not result.returncode:
         for wheel in sorted(staging.glob("*.whl")):
             size = wheel.stat().st_size
@@ -381,8 +380,7 @@ def _wheel(pin: Pin, digest: str, settings: Settings, own: dict[str, Path]) -> W
 def _hash(path: Path) -> str | None:
     """The file's SHA-256, None where there is none."""
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return disk.sha256(path)
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -402,9 +400,3 @@ def _label(item: Pin | Package) -> str:
     if isinstance(item, Package):
         return f"{item.name} {item.version} ({item.architecture})"
     return f"{item.name} {item.version}"
-
-
-def _some(names: Sequence[str]) -> str:
-    """The names, or the first of many."""
-    shown = ", ".join(names[:5])
-    return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"

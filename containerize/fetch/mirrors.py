@@ -92,16 +92,13 @@ def _is_url(text: str) -> bool:
     return text.startswith(_SCHEMES)
 
 
-def open_url(
-    url: str, *, method: str = "GET", headers: Mapping[str, str] | None = None
-) -> addinfourl:
+def open_url(url: str, *, method: str = "GET") -> addinfourl:
     """The answer to a request, through the proxy that apt or the environment names.
 
     Raises OSError; of these HTTPError has the status as `code`.
     """
-    request = urllib.request.Request(  # noqa: S310 (a mirror may be a directory)
-        url, headers=dict(headers or {}), method=method
-    )
+    # A mirror may be a directory.
+    request = urllib.request.Request(url, method=method)  # noqa: S310
     parts = urllib.parse.urlsplit(url)
     proxy = _apt_proxy(url)
     handlers = []
@@ -157,15 +154,8 @@ def run(
     *command: str, environment: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     """A finished command of apt, in English."""
-    return subprocess.run(
-        command,
-        env=environ.system(os.environ) | dict(environment or {}),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-        check=False,
-    )
+    variables = environ.system(os.environ) | dict(environment or {})
+    return environ.heard(command, variables)
 
 
 def _apt_proxy(url: str) -> str | None:

@@ -43,10 +43,10 @@ from typing import IO, Any
 
 import deflate
 
+from containerize import disk
 from containerize.errors import Problem
 from containerize.image import archive
 from containerize.image.archive import CHUNK, Entry, Region, show
-from containerize.pack import tree
 
 LEVEL = 6
 """libdeflate's compression level, 1 to 12."""
@@ -125,10 +125,13 @@ class ImageDigests:
 
     manifest: str
     config: str
-    diff_ids: tuple[str, ...]
     layers: tuple[LayerInfo, ...]
     warnings: tuple[str, ...] = ()
     """What is doubtful in the image or could not be kept, one line each."""
+
+    @property
+    def diff_ids(self) -> tuple[str, ...]:
+        return tuple(layer.diff_id for layer in self.layers)
 
 
 def canonicalize(
@@ -153,7 +156,7 @@ def canonicalize(
     with (
         contextlib.ExitStack() as stack,
         archive.open_image(source) as image,
-        tree.atomic(target) as file,
+        disk.atomic(target) as file,
     ):
         out = _Archive(file, time)
         config = _config(image.config, time, labels, source.name)
@@ -183,11 +186,7 @@ def canonicalize(
         _check_programs(root, config["architecture"])
         manifest_digest, config_digest = out.finish(config, layers, references)
         return ImageDigests(
-            manifest_digest,
-            config_digest,
-            tuple(layer.diff_id for layer in layers),
-            tuple(layers),
-            tuple(warnings),
+            manifest_digest, config_digest, tuple(layers), tuple(warnings)
         )
 
 
@@ -207,12 +206,7 @@ def read_digests(path: Path) -> ImageDigests:
                 layers.append(
                     LayerInfo(blob.diff_id, blob.digest, region.size, blob.region.size)
                 )
-        return ImageDigests(
-            image.manifest_digest,
-            image.config_digest,
-            tuple(layer.diff_id for layer in layers),
-            tuple(layers),
-        )
+        return ImageDigests(image.manifest_digest, image.config_digest, tuple(layers))
 
 
 # --- What a layer does -----------------------------------------------------------

@@ -13,11 +13,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from containerize import FORMAT
+from containerize import FORMAT, disk
 from containerize.errors import Problem
 from containerize.image.canonical import ImageDigests
 from containerize.lock.locks import BACKEND, BASE
-from containerize.pack import layers, project, selection, sources, tree
+from containerize.pack import layers, project, selection, sources
 from containerize.settings import Settings, check_volume
 
 GOLDEN = "digests.json"
@@ -54,7 +54,7 @@ def inputs(settings: Settings) -> dict[str, str]:
     if settings.installs_project:
         found |= {file.path: _state(file) for file in project.reads(settings)}
     found |= {file.path: _state(file) for file in selection.app(settings).files}
-    served = "".join(map(tree.sha256, layers.service_files()))
+    served = "".join(map(disk.sha256, layers.service_files()))
     found["package served"] = f"sha256:{hashlib.sha256(served.encode()).hexdigest()}"
     found["containerize format"] = str(FORMAT)
     for name in (*("image", "app", "base_image", "python"), "image_architecture"):
@@ -157,7 +157,7 @@ def changes(settings: Settings, golden: Mapping[str, Any]) -> list[str]:
 
 
 def _write(file: Path, value: object) -> None:
-    with tree.atomic(file) as out:
+    with disk.atomic(file) as out:
         out.write(json.dumps(value, indent=2, sort_keys=True).encode() + b"\n")
 
 

@@ -13,8 +13,8 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from containerize.disk import atomic
 from containerize.errors import Problem
-from containerize.pack.tree import atomic
 
 _MARK = re.compile(r"# containerize format ([1-9][0-9]*) sha256:([0-9a-f]{32})\n")
 

@@ -8,13 +8,15 @@ import os
 import re
 import stat
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import containerize
+from containerize.disk import atomic
 from containerize.errors import Problem
 from containerize.init.discover import NO_APP, Found, discover, read_table
 from containerize.init.marks import marked, state
-from containerize.pack.tree import atomic
 
 SMOKE = "tests/smoke/test_smoke.py"
 # A generated file, its template, and where it goes if the user has one of that name.
@@ -86,11 +88,8 @@ def plan(root: Path) -> Plan:
         changes.append(_table(root, found, elsewhere))
     else:
         changes.append(Change("pyproject.toml", "has [tool.containerize] already"))
-        if (
-            isinstance(table, dict)
-            and table.get("dockerfile", "Dockerfile") != dockerfile
-        ):
-            notes.append(f'in [tool.containerize] set dockerfile = "{dockerfile}"')
+        if isinstance(table, dict):
+            notes += _lacking(table, found, dockerfile)
     changes.append(_gitignore(root))
     if not any((above / ".git").exists() for above in (root, *root.parents)):
         notes.append("no Git repository is here: 'git init' makes one")
@@ -195,6 +194,26 @@ def _generated(
 
 def _foreign(change: Change) -> bool:
     return state((change.before or b"").decode("utf-8", "replace")).kind == "foreign"
+
+
+def _lacking(table: dict[str, Any], found: Found, dockerfile: str) -> Iterator[str]:
+    """A line for each setting that a table of the user's must have, and has not."""
+    for key, value, default in (
+        ("image", found.image, ""),
+        ("app", found.app, "app"),
+        ("requirements", found.requirements, "requirements.in"),
+        ("requirements-lock", found.requirements_lock, _lock_name(table, found)),
+    ):
+        if key not in table and value and value != default:
+            yield f"in [tool.containerize] set {key} = {_toml(value)}"
+    if table.get("dockerfile", "Dockerfile") != dockerfile:
+        yield f'in [tool.containerize] set dockerfile = "{dockerfile}"'
+
+
+def _lock_name(table: dict[str, Any], found: Found) -> str:
+    """Where the lock goes if the settings do not say."""
+    asked = table.get("requirements", found.requirements)
+    return "requirements.lock" if asked == "requirements.txt" else "requirements.txt"
 
 
 def _table(root: Path, found: Found, elsewhere: dict[str, str]) -> Change:

@@ -21,21 +21,19 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, distribution, distributions
 from pathlib import Path
-from typing import Protocol
 
 from packaging.markers import Marker
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from containerize import disk
 from containerize.errors import Problem
 from containerize.fetch import mirrors
 from containerize.lock import base, pins
 from containerize.lock.base import Package, Wanted
 from containerize.lock.pins import Pin, Source, Target
+from containerize.progress import Progress, step
 from containerize.settings import ARCHITECTURES, Settings
-
-__all__ = ["BaseLock", "Package", "Pin", "Progress", "check", "image_target", "lock"]
-__all__ += ["read_backend", "read_base", "read_requirements", "read_tools"]
 
 BASE, BACKEND = "base.lock", "build-requirements.txt"
 _BASE_IN = "base.in"
@@ -54,22 +52,6 @@ _HEAD = re.compile(
     r"(?:#.*\n)*# inputs sha256:(?P<inputs>[0-9a-f]{64})\n"
     r"# content sha256:(?P<content>[0-9a-f]{64})\n"
 )
-
-
-class Progress(Protocol):
-    """What a caller shows of work that takes its time."""
-
-    def start(self, name: str, total: int | None) -> None:
-        """Something begins; `total` is its size in bytes, where that is known."""
-
-    def advance(self, size: int) -> None:
-        """So many bytes more are done."""
-
-    def done(self) -> None:
-        """What began last has ended."""
-
-    def note(self, text: str) -> None:
-        """One line that the user should see."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,7 +125,7 @@ def lock(settings: Settings, *, upgrade: bool, progress: Progress) -> list[str]:
     """
     # What needs no network goes first.
     image = _image(settings)
-    file = settings.root / image.lock
+    file = settings.root / image.name
     tools = _tools(settings, {file: _text(file)})
     plans = [tools, _backend(settings) if settings.installs_project else None]
     hosts = [pins.linux(f"{v}.0", "amd64", _HOST_GLIBC) for v in _HOST_PYTHONS]
@@ -153,35 +135,36 @@ def lock(settings: Settings, *, upgrade: bool, progress: Progress) -> list[str]:
         others = [
             pool.submit(_make_pins, settings, one, hosts, upgrade)
             for one in plans
-            if one and image.lock not in one.source.files
+            if one and image.name not in one.source.files
         ]
         made = []
         if not settings.base_image:
             made.append(_make_base(settings, upgrade, progress))
         base_text = made[0].text if made else None
         targets = [
-            _image_target(settings, architecture, base_text)
+            image_target(settings, architecture, base_text)
             for architecture in dict.fromkeys(ARCHITECTURES.values())
         ]
-        with _shown(progress, "resolving the requirements"):
+        with step(progress, "resolving the requirements"):
             requirements = _make_pins(settings, image, targets, upgrade)
             made.append(requirements)
             made += [other.result() for other in others]
-        follows = tools and image.lock in tools.source.files
+        follows = tools and image.name in tools.source.files
         if follows and (tools := _tools(settings, {file: requirements.text})):
             made.append(_make_pins(settings, tools, hosts, upgrade))
     return _write(settings, made)
 
 
-def image_target(settings: Settings, architecture: str) -> Target:
-    """The image's interpreter, X.Y.Z where base.lock tells Z, else X.Y.0."""
-    return _image_target(settings, architecture, None)
+def image_target(
+    settings: Settings, architecture: str, base_text: str | None = None
+) -> Target:
+    """The image's interpreter, X.Y.Z where base.lock tells Z, else X.Y.0.
 
-
-def _image_target(settings: Settings, architecture: str, base: str | None) -> Target:
-    """`base` is the text of a base.lock that is not written yet."""
-    text = _text(settings.root / BASE) if base is None else base
-    text = "" if settings.base_image else text
+    `base_text` is the text of a base.lock that is not written yet.
+    """
+    text = ""
+    if not settings.base_image:
+        text = _text(settings.root / BASE) if base_text is None else base_text
     package = re.search(rf"^python{settings.python} ([\d.]+)", text, re.MULTILINE)
     version = package[1] if package else f"{settings.python}.0"
     return pins.linux(version, architecture, settings.glibc)
@@ -193,7 +176,7 @@ def lock_base(settings: Settings, *, upgrade: bool, progress: Progress) -> list[
 
 
 @dataclasses.dataclass(frozen=True)
-class _Lock:
+class _New:
     """A lock that is not written yet."""
 
     name: str
@@ -201,7 +184,7 @@ class _Lock:
     changes: list[str]
 
 
-def _make_base(settings: Settings, upgrade: bool, progress: Progress) -> _Lock:
+def _make_base(settings: Settings, upgrade: bool, progress: Progress) -> _New:
     inputs = _base_inputs(settings)
     try:
         recorded, body = _open(BASE, _text(settings.root / BASE), _BASE_IN)
@@ -214,41 +197,32 @@ def _make_base(settings: Settings, upgrade: bool, progress: Progress) -> _Lock:
         and not upgrade
         and not _gone(settings, old, progress)
     ):
-        return _Lock(BASE, _text(settings.root / BASE), [])
+        return _New(BASE, _text(settings.root / BASE), [])
     wanted = _read_wanted(settings)
-    with _shown(progress, f"resolving {BASE}"):
+    with step(progress, f"resolving {BASE}"):
         time, packages = base.resolve(settings, wanted)
     if old and (old.suite, old.packages) == (settings.suite, packages):
         # The date alone would change the image.
         time = old.time
     changes = _changes(BASE, old.packages if old else (), packages)
     body = str(BaseLock(settings.suite, time, packages))
-    return _Lock(BASE, _lines(_BASE_IN, inputs, body), changes)
+    return _New(BASE, _lines(_BASE_IN, inputs, body), changes)
 
 
 def _gone(settings: Settings, old: BaseLock, progress: Progress) -> bool:
     """Whether the mirrors have dropped a package; no mirror, no news."""
-    with _shown(progress, "asking the mirrors for the locked packages"):
+    with step(progress, "asking the mirrors for the locked packages"):
         try:
             return bool(mirrors.gone(settings, [p.path for p in old.packages]))
         except Problem:
             return False
 
 
-@contextlib.contextmanager
-def _shown(progress: Progress, name: str) -> Iterator[None]:
-    progress.start(name, None)
-    try:
-        yield
-    finally:
-        progress.done()
-
-
 @dataclasses.dataclass(frozen=True)
 class _Plan:
     """A lock of Python requirements, and what it is made from."""
 
-    lock: str
+    name: str
     source: Source
     inputs: str
     preferred: Mapping[str, Mapping[str, set[str]]] = dataclasses.field(
@@ -257,6 +231,8 @@ class _Plan:
     """Versions that other locks hold: by file, by project."""
     hosts: bool = False
     """Whether it is for hosts, which may take any wheel of a release."""
+    beside: bool = False
+    """Whether it is for the tools, at the versions that the installed one runs with."""
 
 
 def _image(settings: Settings) -> _Plan:
@@ -281,8 +257,8 @@ def _image(settings: Settings) -> _Plan:
         sorted((k, sorted(v)) for k, v in one.items()) for one in preferred.values()
     ]
     inputs = [*asked_for, settings.python, settings.glibc, held]
-    lock = settings.requirements_lock_name
-    return _Plan(lock, source, _inputs(settings, inputs), preferred)
+    name = settings.requirements_lock_name
+    return _Plan(name, source, _inputs(settings, inputs), preferred)
 
 
 def _backend(settings: Settings) -> _Plan:
@@ -298,12 +274,13 @@ def _tools(settings: Settings, new: Mapping[Path, str] | None = None) -> _Plan |
     """
     own = settings.root / "containerize-tools.in"  # where tools.in is the user's
     file = own if own.exists() else settings.root / "tools.in"
-    lock = file.with_suffix(".txt").name
-    if not file.exists() and not file.with_name(lock).exists():
+    name = file.with_suffix(".txt").name
+    if not file.exists() and not file.with_name(name).exists():
         return None
     source = pins.read_source(file, new)
     asked_for = [source.requirements, source.constraints, _HOST_PYTHONS]
-    return _Plan(lock, source, _inputs(settings, asked_for), hosts=True)
+    inputs = _inputs(settings, asked_for)
+    return _Plan(name, source, inputs, hosts=True, beside=True)
 
 
 def _service() -> tuple[str, ...]:
@@ -318,7 +295,7 @@ def _inputs(settings: Settings, asked: Sequence[object]) -> str:
 
 def _file_digest(file: Path) -> str:
     try:
-        return hashlib.sha256(file.read_bytes()).hexdigest()
+        return disk.sha256(file)
     except OSError as error:
         raise Problem(
             f"{pins.WHEELS}/{file.name} cannot be read: {error.strerror}: mend that"
@@ -327,15 +304,15 @@ def _file_digest(file: Path) -> str:
 
 def _make_pins(
     settings: Settings, plan: _Plan, targets: list[Target], upgrade: bool
-) -> _Lock:
-    text = _text(settings.root / plan.lock)
+) -> _New:
+    text = _text(settings.root / plan.name)
     if text.strip() and not _COMPILED.search(text):
         raise Problem(
-            f"{plan.lock} is written by hand, and the lock would take its place: set "
+            f"{plan.name} is written by hand, and the lock would take its place: set "
             'requirements-lock = "requirements.lock", or delete it'
         )
     old = pins.parse(text)
-    running = _running() if plan.hosts else {}
+    running = _running() if plan.beside else {}
     moved = any(
         running.get(pin.name, pin.version) != pin.version
         for pin in old
@@ -343,10 +320,10 @@ def _make_pins(
     )
     with contextlib.suppress(Problem):
         # What can be read of a lock edited by hand still says what to keep.
-        if _open(plan.lock, text, plan.source.file)[0] == plan.inputs and not (
+        if _open(plan.name, text, plan.source.file)[0] == plan.inputs and not (
             upgrade or moved
         ):
-            return _Lock(plan.lock, text, [])
+            return _New(plan.name, text, [])
     held = dict(plan.preferred)
     if not old and not plan.hosts and not upgrade:
         name = "requirements.txt"
@@ -370,9 +347,9 @@ def _make_pins(
             "that asks for it in the setting requirements"
         )
     body = "".join(map(str, new.pins))
-    changes = _changes(plan.lock, old, new.pins)
-    changes += _not_kept(plan.lock, held, new)
-    return _Lock(plan.lock, _lines(plan.source.file, plan.inputs, body), changes)
+    changes = _changes(plan.name, old, new.pins)
+    changes += _not_kept(plan.name, held, new)
+    return _New(plan.name, _lines(plan.source.file, plan.inputs, body), changes)
 
 
 def _running() -> dict[str, str]:
@@ -385,7 +362,7 @@ def _running() -> dict[str, str]:
 
 
 def _not_kept(
-    lock: str, held: Mapping[str, Mapping[str, set[str]]], new: pins.Resolved
+    made: str, held: Mapping[str, Mapping[str, set[str]]], new: pins.Resolved
 ) -> Iterator[str]:
     """A line for each version of another lock that the new one does not have."""
     taken: dict[str, set[str]] = {}
@@ -398,7 +375,7 @@ def _not_kept(
             where = " and ".join(map(str, new.unfit.get(name, ())))
             why = f"it has no wheel for {where}" if where else "others rule it out"
             yield (
-                f"{lock}: {name} {', '.join(sorted(found))} is taken, not the "
+                f"{made}: {name} {', '.join(sorted(found))} is taken, not the "
                 f"{', '.join(sorted(versions[name]))} of {file}: {why}"
             )
 
@@ -456,8 +433,8 @@ def _text(file: Path) -> str:
 def _read_pins(settings: Settings, plan: _Plan | None) -> tuple[Pin, ...]:
     if plan is None:
         return ()
-    text = _text(settings.root / plan.lock)
-    return pins.parse(_read(plan.lock, text, plan.source.file, plan.inputs))
+    text = _text(settings.root / plan.name)
+    return pins.parse(_read(plan.name, text, plan.source.file, plan.inputs))
 
 
 def _read(name: str, text: str, source: str, inputs: str) -> str:
@@ -475,6 +452,8 @@ def _open(name: str, text: str, source: str) -> tuple[str, str]:
     if not text:
         raise Problem(f"{name} is missing: run `invoke lock`")
     head = _HEAD.match(text)
+    if not head and not text.startswith("# Made by `"):
+        raise Problem(f"{name} was not made by `invoke lock`: run it")
     if not head or head["content"] != _digest(text[head.end() :]):
         raise Problem(
             f"{name} was edited by hand: say in {source} what it should hold, "
@@ -491,7 +470,7 @@ def _lines(source: str, inputs: str, body: str) -> str:
     )
 
 
-def _write(settings: Settings, locks: Iterable[_Lock]) -> list[str]:
+def _write(settings: Settings, made: Iterable[_New]) -> list[str]:
     """Write the locks that change, all or none; returns how they change.
 
     Only a crash between two renames can part them, and `check` tells that.
@@ -500,18 +479,16 @@ def _write(settings: Settings, locks: Iterable[_Lock]) -> list[str]:
     new: list[tuple[Path, Path]] = []
     old: list[tuple[Path, str]] = []
     try:
-        for lock in locks:
-            file = settings.root / lock.name
+        for one in made:
+            file = settings.root / one.name
             before = _text(file)
-            if lock.text == before:
+            if one.text == before:
                 continue
             temporary = file.with_name(f".{file.name}.{os.getpid()}")
             new.append((temporary, file))
-            temporary.write_text(lock.text, "utf-8")
+            temporary.write_text(one.text, "utf-8")
             old.append((file, before))
-            changes += lock.changes or [
-                f"{lock.name}: rewritten, with the same versions"
-            ]
+            changes += one.changes or [f"{one.name}: rewritten, with the same versions"]
         for number, (temporary, file) in enumerate(new):
             try:
                 temporary.replace(file)

@@ -8,7 +8,6 @@ import json
 import os
 import re
 import shlex
-import subprocess
 import sys
 import tempfile
 import threading
@@ -240,11 +239,11 @@ def _read_project(file: Path) -> Source:
         )
     found: set[str] = set()
     constraints: tuple[str, ...] = ()
-    if "dependencies" in _strings(project.get("dynamic")):
+    if "dependencies" in strings(project.get("dynamic")):
         # https://setuptools.pypa.io/en/latest/userguide/pyproject_config.html
-        dynamic = _table(tables, "tool", "setuptools", "dynamic", "dependencies")
+        dynamic = subtable(tables, "tool", "setuptools", "dynamic", "dependencies")
         files = dynamic.get("file")
-        names = [files] if isinstance(files, str) else _strings(files)
+        names = strings(files)
         if not names:
             raise Problem(
                 f"{file.name}: [project] takes its dependencies from elsewhere "
@@ -254,9 +253,9 @@ def _read_project(file: Path) -> Source:
             other = read_source(file.parent / name)
             found.update(other.requirements)
             constraints += other.constraints
-    for entry in _strings(project.get("dependencies")):
+    for entry in strings(project.get("dependencies")):
         found.add(_requirement(f"{file.name}: [project]", entry))
-    elsewhere = _table(tables, "tool", "uv", "sources")
+    elsewhere = subtable(tables, "tool", "uv", "sources")
     for name, source in elsewhere.items():
         named = {canonicalize_name(Requirement(one).name) for one in found}
         if canonicalize_name(name) in named and not _index_only(source):
@@ -281,7 +280,7 @@ def read_backend(file: Path) -> Source:
     """
     table = read_toml(file).get("build-system") or {}
     backend = table.get("build-backend", "setuptools.build_meta:__legacy__")
-    asked = _strings(table.get("requires")) if table else ["setuptools"]
+    asked = strings(table.get("requires")) if table else ["setuptools"]
     if str(backend).startswith("setuptools"):
         asked = [*asked, "wheel"]  # before 70.1 it asked for that once it ran
     entries = {_requirement(f"{file.name}: [build-system]", entry) for entry in asked}
@@ -296,19 +295,18 @@ def read_toml(file: Path) -> dict[str, Any]:
         raise Problem(f"{file.name} cannot be read: {error}") from None
 
 
-def _table(table: dict[str, Any], *names: str) -> dict[str, Any]:
+def subtable(table: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    """The table under a path of keys; an empty one if something else stands there."""
     found: object = table
     for name in names:
-        found = found.get(name) if isinstance(found, dict) else None
+        found = found.get(name) if isinstance(found, Mapping) else None
     return found if isinstance(found, dict) else {}
 
 
-def _strings(value: object) -> list[str]:
-    return (
-        [one for one in value if isinstance(one, str)]
-        if isinstance(value, list)
-        else []
-    )
+def strings(value: object) -> list[str]:
+    """The strings of a list, or a string alone."""
+    values = value if isinstance(value, list) else [value]
+    return [one for one in values if isinstance(one, str)]
 
 
 def preferred(root: Path) -> dict[str, dict[str, set[str]]]:
@@ -541,16 +539,8 @@ def _compile(
         # Python's -P: this package's modules must not stand in for others.
         command = [sys.executable, "-P", str(_DRIVER), json.dumps(told), *_OPTIONS]
         files = ["--constraint=constraints", "--output-file=pins"]
-        result = subprocess.run(
-            [*command, *files, "asked.in", "served.in"],
-            cwd=directory,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            check=False,
-        )
+        command += [*files, "asked.in", "served.in"]
+        result = environ.heard(command, environment, directory)
         if result.returncode:
             raise Problem(f"{source.file}: {essence(result.stderr)}")
         report = json.loads((directory / "report").read_text("utf-8"))

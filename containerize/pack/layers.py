@@ -21,7 +21,7 @@ from pathlib import Path, PurePosixPath
 import debian.debfile
 from installer.exceptions import InstallerError
 
-from containerize import FORMAT
+from containerize import FORMAT, disk
 from containerize.errors import Problem
 from containerize.fetch import inputs
 from containerize.lock import locks
@@ -98,8 +98,8 @@ def pack(settings: Settings) -> Packed:
     rootfs and deps are left as they are where they already come from these inputs.
     Raises Problem where a lock or an input is missing or wrong.
     """
-    locked = locks.read_base(settings)
     collected = inputs.collect(settings)
+    locked = collected.base or locks.read_base(settings)
     app = selection.app(settings)
     check_app(settings, app.files, [wheel.path for wheel in collected.wheels])
     own = project.Made({}, False)
@@ -122,12 +122,12 @@ def pack(settings: Settings) -> Packed:
         ("rootfs", lambda: rootfs(debs, settings.python), (*fixed, *packages)),
         ("deps", lambda: dependencies(settings, unpack), (*fixed, *digests)),
         ("service", service, None),
-        ("app", lambda: _application(settings, app.files, own.entries), None),
+        ("app", lambda: application(settings, app.files, own.entries), None),
     )
     made = [
         _packed(settings, name, locked.time, make, key) for name, make, key in parts
     ]
-    with tree.atomic(settings.build_dir / COMPILE.name) as file:
+    with disk.atomic(settings.build_dir / COMPILE.name) as file:
         file.write(COMPILE.read_bytes())
     return Packed(
         layers=tuple(made),
@@ -141,7 +141,7 @@ def pack(settings: Settings) -> Packed:
 def code() -> str:
     """The SHA-256, in hex, of the modules that pack."""
     modules = sorted(Path(__file__).parent.rglob("*.py"))
-    return hashlib.sha256("".join(map(tree.sha256, modules)).encode()).hexdigest()
+    return hashlib.sha256("".join(map(disk.sha256, modules)).encode()).hexdigest()
 
 
 def stage(settings: Settings) -> Path:
@@ -351,19 +351,15 @@ def service_files() -> list[Path]:
     return sorted(Path(places[0]).glob("*.py"))
 
 
-def application(settings: Settings) -> tree.Tree:
-    """The app's files with modes that git knows, and a directory for each volume.
-
-    Raises Problem where there is nothing to pack, or what cannot be.
-    """
-    return _application(settings, selection.app(settings).files)
-
-
-def _application(
+def application(
     settings: Settings,
     files: Iterable[sources.File],
     installed: Mapping[str, tree.Entry] = types.MappingProxyType({}),
 ) -> tree.Tree:
+    """The app's files with modes that git knows, and a directory for each volume.
+
+    Raises Problem where there is what cannot be packed.
+    """
     packed = tree.Tree()
     packed.add(APP, tree.DIRECTORY)
     for file in files:
@@ -461,16 +457,16 @@ def _packed(
     key = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()
     try:
         known = json.loads(stamp.read_bytes())
-        if made_from and known[:2] == [key, digest := tree.sha256(path)]:
+        if made_from and known[:2] == [key, digest := disk.sha256(path)]:
             size = path.stat().st_size
             return Layer(name, path, digest, size, warnings=tuple(known[2]))
     except (OSError, ValueError, LookupError, TypeError):
         pass  # no stamp, no layer or no sense in it: made anew
     packed = make()
-    with tree.atomic(path) as file:
+    with disk.atomic(path) as file:
         packed.write(file, time)
-    digest = tree.sha256(path)
-    with tree.atomic(stamp) as file:
+    digest = disk.sha256(path)
+    with disk.atomic(stamp) as file:
         file.write(json.dumps([key, digest, packed.warnings]).encode())
     size = path.stat().st_size
     return Layer(name, path, digest, size, warnings=tuple(packed.warnings))

@@ -26,6 +26,7 @@ from pathlib import Path, PurePosixPath
 
 from installer.exceptions import InstallerError
 
+from containerize import disk
 from containerize.errors import Problem
 from containerize.fetch.inputs import Wheel
 from containerize.lock import pins
@@ -133,7 +134,7 @@ def build(
         path: (entry.mode, base64.b64encode(entry.content).decode())
         for path, entry in made.entries.items()
     }
-    with tree.atomic(cache) as file:
+    with disk.atomic(cache) as file:
         known = {"names": names, "full": full, "generated": made.generated}
         known |= {"entries": entries, "note": made.note}
         file.write(json.dumps(known).encode())

@@ -23,6 +23,7 @@ NEVER_PACKED = (
     "*.py[co]",
     "*~",
     "*.sw[op]",
+    "*.env",
     "*.pem",
     "*.key",
     "*.p12",
@@ -151,6 +152,9 @@ class _Choice:
         self._tools = Rules(_lines(tools))
         self.rules = Rules(_lines((*NEVER_PACKED, *FOR_READERS, *tools)))
         self._never = _never()
+        secret = Path(os.path.normpath(settings.root / settings.env_file))
+        if settings.env_file and secret.is_relative_to(settings.root):
+            own.append(secret.relative_to(settings.root).as_posix())
         self._exclude = Rules(_lines(settings.exclude))
         # A pattern that ends in stars says nothing of a file that looks secret.
         no_name = [re.fullmatch(r"(.*/)?[*?]+", item) for item in self._include]

@@ -11,8 +11,8 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import dataclasses
-import json
 import os
+import pickle
 import random
 import re
 import shutil
@@ -24,32 +24,17 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from containerize import FORMAT, build, environ
-from containerize.engines.engine import Engine
+from containerize import FORMAT, build, disk, environ
+from containerize.engines.engine import Engine, ignore
 from containerize.errors import Problem
 from containerize.fetch import inputs
 from containerize.image import canonical, record
 from containerize.image.canonical import ImageDigests
 from containerize.lock import locks
-from containerize.pack import selection, sources, tree
+from containerize.pack import selection, sources
 from containerize.settings import Settings
 from containerize.verify import explain
 from containerize.verify.explain import Difference
-
-VARIED = (
-    "clock",
-    "time zone",
-    "locale",
-    "umask",
-    "user and home",
-    "build path",
-    "file order and times",
-    "hash seed",
-    "number of CPUs",
-    "environment",
-    "input cache",
-)
-"""What a varied rebuild has otherwise than a plain one; `_vary` says how."""
 
 AHEAD = 400 * 24 * 3600
 """Seconds that the clock of a varied rebuild is ahead."""
@@ -136,7 +121,7 @@ def verify(
     """
     expected = Expected(settings, against)
     # Not in /tmp: an engine that is confined, as by snap, has one of its own.
-    with tree.scratch(settings.dist_dir) as scratch:
+    with disk.scratch(settings.dist_dir) as scratch:
         scratch.chmod(0o755)
         plans = [(engine, not against) for engine in engines]
         if not against:
@@ -366,22 +351,22 @@ def _call(
     user: int | None = None,
 ) -> None:
     """Run a step in a process of its own. Raises Problem with its last words."""
-    plan = {
-        "step": step,
-        "settings": dataclasses.asdict(settings) | {"root": ""},
-        "engine": [engine.kind, engine.command, dict(engine.options)],
-        # An engine finds its settings and its images in the user's home.
-        "environment": _home() | dict(engine.environment),
-        "tag": tag,
-        "varied": varied,
-    }
+    # An engine finds its settings and its images in the user's home.
+    variables = _home() | dict(engine.environment)
+    plan = (
+        step,
+        dataclasses.replace(settings, root=Path()),  # its text depends on the locale
+        dataclasses.replace(engine, environment=variables, on_command=ignore),
+        tag,
+        varied,
+    )
     log = home / f"{step}.log"
     with log.open("wb") as out:
         done = subprocess.run(
             [sys.executable, "-m", __name__],
             cwd=settings.root,
             env=_environment(home, varied),
-            input=json.dumps(plan).encode(),
+            input=pickle.dumps(plan),
             stdout=out,
             stderr=subprocess.STDOUT,
             umask=0o077 if varied else 0o022,
@@ -448,29 +433,23 @@ def _vary() -> None:
 
 def main() -> None:
     """Do the step of a rebuild that stdin describes."""
-    plan = json.load(sys.stdin)
-    if plan["varied"]:
+    # From the process that began this one.
+    step, settings, engine, tag, varied = pickle.load(sys.stdin.buffer)  # noqa: S301
+    if varied:
         _vary()
-    values = plan["settings"]
-    for name, value in values.items():
-        values[name] = tuple(value) if isinstance(value, list) else value
-    # Not from the plan: how a path is text depends on the locale.
-    settings = Settings(**values | {"root": Path.cwd()})
-    kind, command, options = plan["engine"]
-    engine = Engine(
-        kind, tuple(command), options=options, environment=plan["environment"]
-    )
+    settings = dataclasses.replace(settings, root=Path.cwd())
     try:
-        if plan["step"] == "pack":
+        if step == "pack":
             build.pack(settings)
             return
-        names = build.references(settings, [plan["tag"]])
-        if plan["step"] == "make":
+        names = build.references(settings, [tag])
+        if step == "make":
             build.make(settings, engine, names, cache=False)
         else:
-            packed = locks.read_base(settings).time
-            archive = settings.root.with_name("image.tar")
-            build.export(settings, engine, names, archive, time=packed)
+            build.export(
+                settings, engine, names, settings.root.with_name("image.tar"),
+                time=locks.read_base(settings).time, sources=record.inputs(settings),
+            )  # fmt: skip
     except Problem as problem:
         sys.exit(str(problem))
 

@@ -111,11 +111,9 @@ def made(built, using, project, tmp_path):
     (tmp_path / "Dockerfile").write_text(text)
     here = dataclasses.replace(project, root=tmp_path)
     name, saved = f"{project.image}:any", tmp_path / "saved.tar"
-    build_it, save, _ = build.commands(
-        here, [name], kind=using.kind, cache=False, saved=saved
-    )
+    build_it = build.build_command(here, using.kind, [name], cache=False)
     using.run(*build_it[:-1], ".", cwd=tmp_path)
-    using.run(*save)
+    using.run(*build.save_command(using.kind, name, saved))
     target = tmp_path / "canonical.tar"
     yield (
         target,
@@ -165,13 +163,11 @@ def test_an_archive_can_be_loaded_saved_and_is_still_the_same(
     built, using, project, tmp_path
 ):
     """What the engine gives back of the canonical image is the canonical image."""
-    _, save, _ = build.commands(
-        project, built.references, kind=using.kind, saved=tmp_path / "saved.tar"
-    )
-    using.run(*save)
+    saved = tmp_path / "saved.tar"
+    using.run(*build.save_command(using.kind, built.references[0], saved))
     (labels,) = [layers(built.archive)[1]["config"]["Labels"]]
     digests = canonical.canonicalize(
-        tmp_path / "saved.tar",
+        saved,
         tmp_path / "again.tar",
         time=_time(built.archive),
         labels=labels,

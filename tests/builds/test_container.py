@@ -51,7 +51,7 @@ def test_one_that_does_not_drain_in_time_is_told(built, using, project, code):
             time.sleep(0.1)
         killed = container.stop(project, using, name)
     finally:
-        using.run("rm", "--force", name, check=False)
+        using.discard(name)
     assert killed == ((name,) if "SIG_IGN" in code else ())
     assert container.state(project, using, name) is None
 
@@ -225,7 +225,7 @@ def test_one_that_ends_says_how(built, using, project, tmp_path, module, said):
     with pytest.raises(Problem, match=said) as caught:
         container.run(
             project, using, built.references[0], name=f"{project.image}-ends", port=0,
-            environment={"APP_FACTORY": "ending:create_app"},
+            environment={"FLASK_APP": "ending"},
             options=[f"--volume={tmp_path}/ending.py:/srv/ending.py:ro"],
         )  # fmt: skip
     assert not str(caught.value).endswith(":")
@@ -236,7 +236,7 @@ def test_a_port_that_leads_to_nothing_is_found_out(start, using, project):
     """Healthy inside, where the check asks, and nowhere else."""
     name = f"{project.image}-deaf"
     with pytest.raises(Problem, match=r"healthy inside, but http://\S+ does not answ"):
-        start(environment={"APP_HOST": "127.0.0.1"}, name=name)
+        start(environment={"SERVED_HOST": "127.0.0.1"}, name=name)
     assert container.state(project, using, name) is None
 
 

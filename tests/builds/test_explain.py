@@ -54,14 +54,12 @@ def twice(built, using, project, tmp_path):
         finally:
             os.umask(before)
         name, saved = f"{project.image}:defects{number}", here / "saved.tar"
-        build_it, save, _ = build.commands(
-            dataclasses.replace(project, root=here),
-            [name], kind=using.kind, cache=False, saved=saved,
-        )  # fmt: skip
+        copied = dataclasses.replace(project, root=here)
+        build_it = build.build_command(copied, using.kind, [name], cache=False)
         # BuildKit names its containers all alike; the others make up a name for each.
         sandbox = f"BUILDKIT_SANDBOX_HOSTNAME=host{number}"
         using.run(*build_it[:-1], "--build-arg", sandbox, ".", cwd=here)
-        using.run(*save)
+        using.run(*build.save_command(using.kind, name, saved))
         canonical.canonicalize(
             saved, here / "image.tar", time=0, labels={}, references=[]
         )

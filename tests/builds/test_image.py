@@ -109,12 +109,12 @@ def wrapped(using, path, script):
 def test_a_builder_that_keeps_its_result_is_found_out(built, using, clone, tmp_path):
     """Such as a remote one of buildx; the older image must not be taken for its."""
     build.build(clone, using, tags=["kept"])
-    before = build.identifier(using, clone.reference("kept"))
+    before = using.identifier(clone.reference("kept"))
     (clone.root / "app" / "new.py").write_text("x = 1\n")
     keeping = wrapped(using, tmp_path / "engine", '[ "$1" = build ] && exit 0')
     with pytest.raises(Problem, match="left no image in the engine"):
         build.build(clone, keeping, tags=["kept"])
-    assert build.identifier(using, clone.reference("kept")) == before
+    assert using.identifier(clone.reference("kept")) == before
     assert not build.is_current(clone, using, clone.reference("kept"))
     assert build.current(clone) is None
 

@@ -9,7 +9,7 @@ import sys
 import time
 
 from containerize import build
-from containerize.image import canonical
+from containerize.image import canonical, record
 from containerize.lock import locks
 
 SCRIPT = """
@@ -86,22 +86,19 @@ def test_a_killed_build_leaves_nothing_half_done(built, using, project, tmp_path
     again = build.build(named, using, output=output)
     assert again.digests == built.digests
     assert list(output.parent.iterdir()) == [output]
-    assert build.identifier(using, name) == build.identifier(using, built.references[0])
+    assert using.identifier(name) == using.identifier(built.references[0])
 
 
 def is_whole(named, built, using, tmp_path):
     """Whether the image of that name has all that the built one has."""
     saved = tmp_path / "whole.tar"
     saved.unlink(missing_ok=True)
-    _, save, _ = build.commands(
-        named, [named.reference()], kind=using.kind, saved=saved
-    )
-    using.run(*save)
+    using.run(*build.save_command(using.kind, named.reference(), saved))
     digests = canonical.canonicalize(
         saved,
         tmp_path / "again.tar",
         time=locks.read_base(named).time,
-        labels=build.labels(named),
+        labels=build.labels(named, record.inputs(named)),
         references=[],
     )
     return digests.manifest == built.digests.manifest

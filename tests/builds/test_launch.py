@@ -43,7 +43,7 @@ def own(project, using, volume):
     yield dataclasses.replace(project, container=name)
     for each in container._listed(project, using, f"name={name}"):
         print(f"log of {each}:\n{container.log_tail(using, each)}")
-        container.discard(using, each)
+        using.discard(each)
 
 
 def up(settings, using, built, **options):
@@ -200,6 +200,26 @@ def environment(own, using):
     return os.environ | {f"{PREFIX}{key}": value for key, value in given.items()}
 
 
+def test_what_was_killed_for_memory_is_told_afterwards(
+    own, using, built, environment, tmp_path
+):
+    """By `logs`, and by the `run` that puts another in its place."""
+    roomy = dataclasses.replace(own, memory="200m")
+    container.run(roomy, using, built.references[0], port=0)
+    using.run("kill", "--signal=KILL", own.container)
+    using.run("wait", own.container)
+    logs = subprocess.run(
+        [sys.executable, "-m", "invoke", "logs"],
+        cwd=own.root, env=environment, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    told = rf"container {own.container} was ended by SIGKILL .*: 200m was not enough"
+    assert re.search(told, logs.stderr)
+    said = []
+    container.run(own, using, built.references[0], port=0, on_line=said.append)
+    assert re.search(told, said[0])
+    container.stop(own, using, own.container)
+
+
 def test_exec_takes_the_words_after_the_dashes(own, built, environment):
     program = "import sys; print(sys.stdin.read(), 'a  b', sys.argv[1:]); sys.exit(3)"
     done = subprocess.run(
@@ -209,7 +229,8 @@ def test_exec_takes_the_words_after_the_dashes(own, built, environment):
         check=False,
     )  # fmt: skip
     assert done.returncode == 3, done.stderr
-    assert "typed a  b ['--', 'x  y']" in done.stdout
+    assert done.stdout == "typed a  b ['--', 'x  y']\n"  # not a line of ours
+    assert done.stderr.startswith("$ ")
     assert "hunter2" not in done.stdout + done.stderr
 
 
@@ -349,7 +370,7 @@ def test_up_keeps_what_serves_if_the_new_one_is_not_healthy(
     asker = Asker(first.url)
     with pytest.raises(Problem, match=r"(?s)serves on as it was; .*_PORT"):
         up(own, using, built, port=free_port,
-           environment={"APP_PORT": "abc", "SERVED_PORT": "abc"})  # fmt: skip
+           environment={"SERVED_PORT": "abc"})  # fmt: skip
     assert asker.stop() < 1
     assert container._listed(own, using, f"name={own.container}") == [first.name]
 
@@ -358,7 +379,7 @@ def test_up_starts_the_old_one_again_if_the_new_one_does_not_answer(
     own, using, built, free_port
 ):
     first, _ = up(own, using, built, port=free_port)
-    deaf = {"APP_HOST": "127.0.0.1", "SERVED_HOST": "127.0.0.1"}
+    deaf = {"SERVED_HOST": "127.0.0.1"}
     with pytest.raises(Problem, match=r"serves again; .*does not answer"):
         up(own, using, built, port=free_port, environment=deaf)
     assert urllib.request.urlopen(first.url, timeout=5).status == 200

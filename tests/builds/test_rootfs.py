@@ -10,6 +10,7 @@ from debian.debfile import DebFile
 
 from containerize.fetch import inputs
 from containerize.pack import layers
+from tests.conftest import Quiet
 
 # What mmdebstrap leaves for apt, dpkg and whoever boots the tree, and ours does not.
 APT = ("etc/apt", "var/cache/apt", "var/lib/apt", "var/log/apt")
@@ -105,12 +106,3 @@ def test_the_root_file_system_is_mmdebstraps_but_for_what_is_meant(project, tmp_
     assert len(both) > 1000
     changed = {path for path in both if ours[path] != theirs[path]}
     assert changed == set()
-
-
-class Quiet:
-    """Download progress that nobody watches."""
-
-    def start(self, name, total): ...
-    def advance(self, size): ...
-    def done(self): ...
-    def note(self, text): ...

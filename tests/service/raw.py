@@ -20,6 +20,7 @@ from containerize.engines import container
 from containerize.engines.container import Container
 from containerize.engines.engine import Engine
 from containerize.settings import Settings
+from tests.conftest import unused_port
 
 ROUTES = Path(__file__).with_name("routes.py")
 TIMEOUT = 20.0
@@ -159,14 +160,6 @@ def read(connection: socket.socket) -> bytes:
     return bytes(found)
 
 
-def free_port() -> int:
-    """A port on 127.0.0.1 that nothing listened on a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        found: int = probe.getsockname()[1]
-        return found
-
-
 @contextlib.contextmanager
 def running(
     directory: Path, app: Path = ROUTES.parent, **environment: str
@@ -176,7 +169,7 @@ def running(
     It works in the directory `app`; its two logs go to `directory`.
     """
     out, err = directory / "out", directory / "err"
-    port = free_port()
+    port = unused_port()
     repository = str(ROUTES.parents[2])
     given = {
         "SERVED_HOST": "127.0.0.1",
@@ -231,5 +224,4 @@ def serving(
         yield Service(started.port, started)
     finally:
         print(f"log of {name}:\n{container.log_tail(engine, name)}")
-        now = ["--time=0"] if engine.kind == "podman" else []
-        engine.run("rm", "--force", *now, name, check=False)
+        engine.discard(name)

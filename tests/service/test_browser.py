@@ -51,8 +51,7 @@ def build_and_run(using, clone, built, free_port):
     name = f"{clone.image}-browser"
 
     def remove() -> None:
-        now = ["--time", "0"] if using.kind == "podman" else []
-        using.run("rm", "--force", *now, name, check=False)
+        using.discard(name)
 
     def again() -> Container:
         remove()

@@ -35,19 +35,17 @@ class Web(http.server.ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.root = root
         self.url = f"http://127.0.0.1:{self.server_port}"
-        self.requests: list[tuple[str, str, str]] = []
-        """Method, path and Range of each."""
+        self.requests: list[tuple[str, str]] = []
+        """Method and path of each."""
         self.breaks: dict[str, list[int]] = {}
         """By path: after how many bytes the next answers end too early."""
         self.status: dict[str, int] = {}
         """By path: the status of all answers, where it is an error."""
-        self.ranges = True
-        """Whether a Range is heeded."""
         self.stalls = threading.Event()
         """While set, an answer stops half-way."""
 
     def paths(self, method: str = "GET") -> list[str]:
-        return [path for found, path, _ in self.requests if found == method]
+        return [path for found, path in self.requests if found == method]
 
     def handle_error(self, request: object, client_address: object) -> None:
         """A client that was killed is part of the tests."""
@@ -60,8 +58,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         # A proxy gets the whole URL.
         path = re.sub(r"^http://[^/]+", "", self.path)
-        wanted = self.headers.get("Range", "")
-        self.server.requests.append((self.command, self.path, wanted))
+        self.server.requests.append((self.command, self.path))
         file = self.server.root / urllib.parse.unquote(path).lstrip("/")
         if file.is_dir():
             file /= "index.html"
@@ -72,20 +69,13 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.send_error(self.server.status[path])
             return
         data = file.read_bytes()
-        if not self.server.ranges:
-            wanted = ""
-        start = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted else 0
-        if start and start >= len(data):
-            self.send_error(416)
-            return
-        self.send_response(206 if start else 200)
-        self.send_header("Content-Length", str(len(data) - start))
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(data)))
         html = "text/html" if file.suffix == ".html" else "application/octet-stream"
         self.send_header("Content-Type", html)
         self.end_headers()
         if self.command == "HEAD":
             return
-        data = data[start:]
         if self.server.breaks.get(path):
             data = data[: self.server.breaks[path].pop(0)]
         if self.server.stalls.is_set():

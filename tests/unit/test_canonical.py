@@ -17,9 +17,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from containerize import disk
 from containerize.errors import Problem
 from containerize.image import archive, canonical
-from containerize.pack import tree
 
 TIME = 1_763_856_000
 CORPUS = Path(__file__).parent / "corpus"
@@ -592,9 +592,9 @@ def test_a_killed_run_leaves_no_archive_and_the_next_one_cleans_up(tmp_path, sav
     process.kill()
     assert process.wait() == -signal.SIGKILL
     (left,) = target.parent.iterdir()
-    assert left.name.startswith(tree.SCRATCH)
+    assert left.name.startswith(disk.SCRATCH)
     # Another process that is at work keeps its own.
-    with tree.scratch(target.parent) as living:
+    with disk.scratch(target.parent) as living:
         canonical.canonicalize(source, target, time=0, labels={}, references=[])
         assert sorted(target.parent.iterdir()) == sorted([living, target])
     assert list(target.parent.iterdir()) == [target]

@@ -11,8 +11,9 @@ import tarfile
 from pathlib import Path
 
 import containerize
+from containerize import disk
 from containerize.image import canonical
-from containerize.pack import layers, tree
+from containerize.pack import layers, selection
 from containerize.settings import Settings
 from tests.unit.test_layers import deb, wheel
 
@@ -48,7 +49,7 @@ def digests(top, save):
         "deps": layers.dependencies(
             settings, [wheel(top, "shop", {"shop.py": "x = 1\n"}, entry)]
         ),
-        "app": layers.application(settings),
+        "app": layers.application(settings, selection.app(settings).files),
     }
     tars = {name: packed(made) for name, made in trees.items()}
     saved = save(top / "saved.tar", *tars.values(), config={"Env": ["A=b"]})
@@ -59,11 +60,11 @@ def digests(top, save):
         names = sorted(member.name for member in archive if member.isfile())
     return {
         **{name: sha256(data) for name, data in tars.items()},
-        "compile": tree.sha256(layers.COMPILE),
+        "compile": disk.sha256(layers.COMPILE),
         "config": found.config,
         "manifest": found.manifest,
         "files": sha256("\n".join(names).encode()),
-        "archive": tree.sha256(top / "image.tar"),
+        "archive": disk.sha256(top / "image.tar"),
     }
 
 

@@ -92,6 +92,31 @@ def test_the_table_leaves_the_other_bytes_of_pyproject(root, before):
     assert "containerize" in tomllib.loads(after.decode("utf-8-sig"))["tool"]
 
 
+def test_the_settings_that_are_there_decide(root):
+    (root / "shop.py").write_text(APP)
+    (root / "requirements.txt").write_text("flask\n")
+    table = '[tool.containerize]\nimage = "mine"\napp = "shop"\n'
+    (root / "pyproject.toml").write_text(table + 'requirements = "requirements.txt"\n')
+    made = plan(root)
+    assert made.notes[:-1] == ()  # the last one asks for 'git init'
+    write(made)
+    lines = (root / "Dockerfile").read_text().splitlines()
+    assert {"ARG PROJECT=mine", "ARG APP=shop"} <= set(lines)
+
+
+def test_what_a_table_of_the_users_lacks_is_said(root):
+    (root / "app.py").rename(root / "shop.py")
+    (root / "requirements.in").rename(root / "requirements.txt")
+    (root / "pyproject.toml").write_text("[tool.containerize]\nport = 9000\n")
+    found = [n for n in plan(root).notes if n.startswith("in [tool.containerize]")]
+    image = planning.discover(root).image
+    assert [note.partition(" set ")[2] for note in found] == [
+        f'image = "{image}"',
+        'app = "shop"',
+        'requirements = "requirements.txt"',
+    ]
+
+
 def test_a_pyproject_that_takes_no_table_is_one_line(root):
     for text in ("tool = {x = 1}\n", "[tool\n"):
         (root / "pyproject.toml").write_text(text)

@@ -29,6 +29,10 @@ def project(tmp_path):
     return settings.load(tmp_path, {})
 
 
+def application(settings):
+    return layers.application(settings, selection.app(settings).files)
+
+
 def deb(path, name, files, control="", scripts=None):
     """Write a Debian package: an ar archive of two tars (deb(5))."""
 
@@ -366,7 +370,7 @@ def test_app_takes_what_git_would(project):
         path.write_text(content)
     files = {
         path
-        for path, entry in layers.application(project).entries.items()
+        for path, entry in application(project).entries.items()
         if entry.kind == tarfile.REGTYPE
     }
     assert files == {
@@ -382,7 +386,7 @@ def test_app_has_the_modes_git_knows(project):
         path.write_text("")
         path.chmod(mode)
     (project.root / "app" / "link").symlink_to("data.txt")
-    made = layers.application(project).entries
+    made = application(project).entries
     modes = {Path(p).name: e.mode for p, e in made.items() if e.kind != tarfile.DIRTYPE}
     assert modes == {
         "run.py": 0o755,
@@ -396,7 +400,7 @@ def test_app_has_the_modes_git_knows(project):
 
 def test_nothing_to_pack_is_one_line(project):
     with pytest.raises(Problem, match="nothing to pack"):
-        layers.application(project)
+        application(project)
 
 
 def test_volumes_are_the_users_in_the_image(project):
@@ -410,7 +414,7 @@ def test_volumes_are_the_users_in_the_image(project):
         "./here:/data/sub",
     )
     loaded = dataclasses.replace(project, volumes=volumes)
-    made = layers.application(loaded).entries
+    made = application(loaded).entries
     owned = {path: oct(e.mode) for path, e in made.items() if e.uid == e.gid == 65532}
     assert owned == {
         "data": "0o755",
@@ -436,7 +440,7 @@ def test_volumes_that_would_hide_what_is_needed_are_one_line(project, path, matc
     (project.root / "app" / "main.py").write_text("")
     (project.root / "readme").write_text("")
     with pytest.raises(Problem, match=match):
-        layers.application(dataclasses.replace(project, volumes=(f"xx:{path}",)))
+        application(dataclasses.replace(project, volumes=(f"xx:{path}",)))
 
 
 @pytest.mark.parametrize(
@@ -495,19 +499,13 @@ def test_the_context_is_what_was_packed(project, monkeypatch, links):
 def test_a_pipe_in_the_app_is_named(project):
     os.mkfifo(project.root / "app" / "pipe")
     with pytest.raises(Problem, match="pipe is no file"):
-        layers.application(project)
+        application(project)
 
 
 PACK = """
 import hashlib, io, os, pathlib, sys
-from containerize.pack import layers
 from containerize import settings
-from containerize.pack import layers
-from containerize import settings
-from containerize.pack import sonames
-from containerize.pack import tree
-from containerize.pack import layers
-from containerize import settings
+from containerize.pack import layers, selection
 os.umask(int(sys.argv[2], 8))
 loaded = settings.load(pathlib.Path(sys.argv[1]), {})
 wheels = [(p.name, p) for p in sorted(loaded.root.glob("*.whl"))]
@@ -515,7 +513,7 @@ debs = sorted(loaded.root.glob("*.deb"), reverse="PYTHONHASHSEED" in os.environ)
 for made in (
     layers.rootfs(debs, "3.13"),
     layers.dependencies(loaded, wheels),
-    layers.application(loaded),
+    layers.application(loaded, selection.app(loaded).files),
 ):
     out = io.BytesIO()
     made.write(out, 1763856000)
@@ -567,7 +565,7 @@ def test_the_canonical_form_is_fixed(project):
     """The bytes are the product: a change of theirs is a change of every digest."""
     (project.root / "app" / "main.py").write_text("print()\n")
     out = io.BytesIO()
-    layers.application(project).write(out, TIME)
+    application(project).write(out, TIME)
     digest = hashlib.sha256(out.getvalue()).hexdigest()
     assert digest == "d02c71544f0a38763f7d334513c8b74d1c013207ebb778f953125f3b2f6d6dd3"
 
@@ -589,7 +587,7 @@ def test_what_is_packed_is_what_is_served(project):
     """B07: with another setting `app` the image looked for `app` all the same."""
     for name in ("app", "web"):
         named = dataclasses.replace(project, app=name)
-        made, *_ = build.commands(named, ["x:y"], kind="docker")
+        made = build.build_command(named, "docker", ["x:y"])
         given = [part for part in made if part.startswith("APP=")]
         assert given == [f"APP={name}"]
     assert "ENV FLASK_APP=${APP}" in (ROOT / "Dockerfile").read_text()

@@ -16,18 +16,10 @@ from containerize import settings
 from containerize.errors import Problem
 from containerize.lock import locks
 from containerize.settings import Settings
+from tests.conftest import Quiet
 
 if TYPE_CHECKING:
     from .conftest import Index, Record, Web
-
-
-class Quiet:
-    """A Progress that nobody watches."""
-
-    def start(self, name: str, total: int | None) -> None: ...
-    def advance(self, size: int) -> None: ...
-    def done(self) -> None: ...
-    def note(self, text: str) -> None: ...
 
 
 LOCKS = ("base.lock", "requirements.txt", "tools.txt")

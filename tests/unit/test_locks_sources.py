@@ -304,3 +304,27 @@ def test_settings_that_name_no_file_here(
     )
     with pytest.raises(Problem, match=said):
         settings.load(tmp_path, {})
+
+
+def test_what_stands_beside_the_tool_decides_for_the_tools_alone(
+    sample: Settings,
+    index: Index,
+    progress: Record,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(locks, "_running", lambda: {"setuptools": "65.5"})
+    for version in ("65.5", "80.0"):
+        index.add("setuptools", version)
+    index.add("wheel", "0.48")
+    write(sample, "tools.in", "setuptools\n")
+    write(
+        sample,
+        "pyproject.toml",
+        '[project]\nname = "shop"\ndependencies = ["flask"]\n'
+        '[build-system]\nrequires = ["setuptools"]\n',
+    )
+    sample = dataclasses.replace(sample, requirements="pyproject.toml")
+    lock(sample, progress)
+    [tool] = [pin for pin in locks.read_tools(sample) if pin.name == "setuptools"]
+    [build] = [pin for pin in locks.read_backend(sample) if pin.name == "setuptools"]
+    assert (tool.version, build.version) == ("65.5", "80.0")

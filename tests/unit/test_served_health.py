@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, unused_port
 from tests.service import raw
 from tests.service.raw import Process
 
@@ -196,7 +196,7 @@ def test_other_methods_are_the_applications(tmp_path: Path) -> None:
 
 
 def test_the_check_is_one_line_whatever_is_wrong() -> None:
-    port = raw.free_port()
+    port = unused_port()
     assert check(port) == (1, "nothing listens")
     assert check("http") == (1, "SERVED_PORT is no number: 'http'")
     assert check("99999999999")[0] == 1

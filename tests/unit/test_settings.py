@@ -140,6 +140,22 @@ def test_a_missing_file_or_image_is_named(tmp_path):
         settings.load(tmp_path, {})
 
 
+@pytest.mark.parametrize(
+    "head",
+    ["[tool.containerize]", "[ tool.'containerize' ]", "\ufeff[tool.containerize]"],
+)
+def test_the_table_is_found_however_toml_writes_it(tmp_path, head):
+    file = tmp_path / "pyproject.toml"
+    file.write_text(f'{head}\nimage = "shop"\n', "utf-8")
+    (tmp_path / "sub").mkdir()
+    # One of another project's in between, in another encoding.
+    (tmp_path / "sub" / "pyproject.toml").write_bytes(b"# caf\xe9\n")
+    assert settings.find_root(tmp_path / "sub") == tmp_path
+    assert settings.load(tmp_path, {}).image == "shop"
+    file.write_text('[tool.containerize.commands]\nx = "y"\n')
+    assert settings.find_root(tmp_path) == tmp_path
+
+
 def test_settings_can_be_remembered_by():
     # Which mirrors Debian's image has is asked once for the same settings.
     given = {"CONTAINERIZE_DEBIAN_IMAGE": "x"}

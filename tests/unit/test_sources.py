@@ -59,8 +59,8 @@ def clone(root, target, *options):
     return target
 
 
-def app(root):
-    return selection.app(settings.load(root, {}))
+def app(root, **overrides):
+    return selection.app(dataclasses.replace(settings.load(root, {}), **overrides))
 
 
 def names(root):
@@ -425,12 +425,22 @@ def test_what_is_left_out_is_named(tmp_path):
     )
 
 
+def test_no_file_of_variables_is_packed(tmp_path):
+    names = ("prod.env", "config/settings.txt", "config/other.txt")
+    root = repository(tmp_path, {"main.py": "", **dict.fromkeys(names, "A=secret\n")})
+    for name in ("config/settings.txt", "./config/settings.txt"):
+        found = app(root, env_file=name)
+        assert [f.path for f in found.files] == ["config/other.txt", "main.py"]
+        assert {"config/settings.txt", "prod.env"} <= set(found.left_out)
+    assert "config/settings.txt" in [f.path for f in app(root).files]
+
+
 def test_build_prints_what_is_left_out_in_a_few_lines(tmp_path, capsys):
     left_out = tuple(f"app/{name}" for name in (".env", "tests/", *"123456789ab"))
     built = build.Image(
         references=("demo:latest",),
         archive=tmp_path,
-        digests=ImageDigests("sha256:1", "sha256:2", (), ()),
+        digests=ImageDigests("sha256:1", "sha256:2", ()),
         packed=layers.Packed(
             layers=(), locked=None, left_out=left_out, ignored=("a.mo",), notes=("x",)
         ),

@@ -57,7 +57,7 @@ def clone(tmp_path):
 
 def test_build_prints_what_layers_warn_of(capsys):
     layer = layers.Layer("rootfs", Path("rootfs.tar"), "", 0, warnings=("tool: gone",))
-    digests = canonical.ImageDigests("m", "c", (), (), ("doubtful",))
+    digests = canonical.ImageDigests("m", "c", (), ("doubtful",))
     lock = locks.BaseLock("trixie", 0, ())
     packed = layers.Packed(
         layers=(layer,), locked=lock, left_out=(), ignored=(), notes=()
@@ -218,6 +218,15 @@ def test_bad_settings_get_one_line(environment, message):
 def test_missing_files_get_one_line(clone, name, message):
     (clone / name).unlink()
     assert message in refused(invoke("lint", cwd=clone))
+
+
+def test_lint_reads_the_dockerfile_of_the_settings(clone):
+    shutil.copy(ROOT / ".hadolint.yaml", clone)
+    path = os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"]
+    shutil.move(clone / "Dockerfile", clone / "containerize.Dockerfile")
+    (clone / "Dockerfile").write_text("FROM debian\n")
+    named = {"CONTAINERIZE_DOCKERFILE": "containerize.Dockerfile"}
+    assert invoke("lint", cwd=clone, PATH=path, **named).returncode == 0
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from containerize import disk
 from containerize.errors import Problem
 from containerize.pack import tree
 
@@ -162,8 +163,8 @@ def test_a_kill_while_writing_leaves_the_old_file(tmp_path):
     target.write_bytes(b"old")
     script = (
         "import os, signal, sys, pathlib\n"
-        "from containerize.pack import tree\n"
-        "with tree.atomic(pathlib.Path(sys.argv[1])) as file:\n"
+        "from containerize import disk\n"
+        "with disk.atomic(pathlib.Path(sys.argv[1])) as file:\n"
         "    file.write(b'new' * 100000)\n"
         "    file.flush()\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
@@ -178,7 +179,7 @@ def test_a_full_disk_is_one_line_and_leaves_the_old_file(tmp_path):
     target.write_bytes(b"old")
 
     def fill():
-        with tree.atomic(target) as file, open("/dev/full", "wb", buffering=0) as full:
+        with disk.atomic(target) as file, open("/dev/full", "wb", buffering=0) as full:
             file.write(b"new")
             full.write(b"new")
 
