@@ -191,11 +191,17 @@ def find_root(start: Path) -> Path:
     """The nearest directory at or above `start` whose pyproject.toml has our table."""
     for directory in (start, *start.parents):
         file = directory / "pyproject.toml"
-        if file.is_file() and _HEADER.search(file.read_bytes()):
+        try:
+            found = _HEADER.search(file.read_bytes())
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            continue
+        except OSError as error:
+            raise Problem(f"{file} cannot be read: {error.strerror}") from None
+        if found:
             return directory
     raise Problem(
         f"no pyproject.toml with a [{TABLE}] table at or above {start}: "
-        "change into the repository"
+        "change into the repository, or start with `invoke init`"
     )
 
 

@@ -7,12 +7,14 @@ import dataclasses
 import http.client
 import json
 import os
+import re
 import secrets
 import shlex
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import PurePosixPath
 
 from containerize.engines import variables, volumes
 from containerize.engines.engine import Engine, ignore
@@ -504,7 +506,29 @@ def _health_command(engine: Engine, name: str) -> list[str]:
 def log_words(engine: Engine, name: str) -> str:
     """The last lines that a container wrote, introduced, or that there are none."""
     tail = log_tail(engine, name)
-    return f"the end of its log:\n{tail}" if tail else "it wrote no log"
+    said = [f"the end of its log:\n{tail}" if tail else "it wrote no log"]
+    return "\n".join([*said, *filter(None, [writing(tail)])])
+
+
+_READ_ONLY = re.compile(
+    r"Read-only file system(?:: b?['\"](?P<path>[^'\"\n]+))?"
+    r"|unable to open database file|attempt to write a readonly database"
+)
+
+
+def writing(log: str) -> str:
+    """How the app may write, if its log says that it could not; empty without that."""
+    found = list(_READ_ONLY.finditer(log))
+    if not found:
+        return ""
+    named = PurePosixPath("/srv", found[-1]["path"] or "data")
+    place = named.parent if named.suffix else named
+    if place == PurePosixPath("/srv"):  # a volume there would hide the app
+        place /= "data"
+    return (
+        "The image's files are read-only. A directory that the app may write is a line "
+        f'in [tool.containerize]: volumes = ["NAME:{place}"]'
+    )
 
 
 def log_tail(engine: Engine, name: str) -> str:

@@ -52,6 +52,7 @@ _NOT_MODULES = frozenset(
 _LIKELY = ("wsgi", "app", "application", "main", "factory", "server", "web", "api")
 # Classes of other packages that are Flask's, by names that do not tell.
 _LIKE_FLASK = ("OpenAPI", "Eve")
+NO_APP = "no Flask app was found: name it as FLASK_APP does, with the setting app"
 _MOST_FILES = 400
 _MOST_BYTES = 1 << 20
 _OURS = re.compile(r"^# Made by `", re.M)
@@ -184,9 +185,7 @@ def _find_app(
             else:
                 incomplete[candidate.note] = None
     if not found:
-        undecided += incomplete or [
-            "no Flask app was found: name it as FLASK_APP does, with the setting app"
-        ]
+        undecided += incomplete or [NO_APP]
         return "", ""
     ours = [c for c in found.values() if project_holds(root, table, c.value)]
     first = (ours or list(found.values()))[0]

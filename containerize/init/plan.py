@@ -15,7 +15,7 @@ from typing import Any
 import containerize
 from containerize.disk import atomic
 from containerize.errors import Problem
-from containerize.init.discover import Found, discover, read_table
+from containerize.init.discover import NO_APP, Found, discover, read_table
 from containerize.init.marks import marked, state
 
 SMOKE = "tests/smoke/test_smoke.py"
@@ -60,14 +60,19 @@ class Plan:
 def plan(root: Path) -> Plan:
     """Look at a repository and decide what it lacks; nothing is written.
 
-    Raises Problem if something stands where a file must go, and if a file that has to
-    be read cannot be.
+    Raises Problem if there is nothing to pack, if something stands where a file must
+    go, and if a file that has to be read cannot be.
     """
     root = root.resolve()
     if not root.is_dir():
         raise Problem(f"{root} is no directory: go to the repository's top")
     found = discover(root)
     table = read_table(root / "pyproject.toml").get("tool", {}).get("containerize")
+    if table is None and not found.requirements and NO_APP in found.undecided:
+        raise Problem(
+            f"neither a Flask app nor its requirements were found in {root}: go to the "
+            "repository's top, or name the app (FLASK_APP=NAME containerize init)"
+        )
     notes = list(found.undecided)
     changes = []
     elsewhere = {}
@@ -251,6 +256,9 @@ def _gitignore(root: Path) -> Change:
     text = (before or b"").decode("utf-8", "surrogateescape")
     there = {line.strip().strip("/") for line in text.splitlines()}
     wanted = _body("gitignore", "", "").splitlines()
+    # Widely used .gitignores name what the app's own wheels must not be.
+    for theirs, ours in (("wheels", "!/wheels/"), ("*.whl", "!/wheels/*.whl")):
+        wanted += [ours] if theirs in there else []
     missing = [line for line in wanted if line.strip("/") not in there]
     if not missing:
         return Change(".gitignore", "names what it must")

@@ -405,6 +405,13 @@ def _read_wanted(settings: Settings) -> Wanted:
             packages.add(entry)
     if not packages:
         raise Problem(f"{file.name} is missing or names no package: restore it")
+    for package in sorted(packages):
+        other = re.fullmatch(r"python(3\.\d+)(-minimal)?", package)
+        if other and other[1] != settings.python:
+            raise Problem(
+                f"{_BASE_IN} names {package}, but the setting python is "
+                f"{settings.python}: make them one that Debian's {settings.suite} has"
+            )
     return Wanted(tuple(sorted(packages)), tuple(sorted(provided)))
 
 

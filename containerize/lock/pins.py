@@ -7,6 +7,7 @@ import dataclasses
 import json
 import os
 import re
+import shlex
 import sys
 import tempfile
 import threading
@@ -435,24 +436,33 @@ def resolve(
 def _refuse_missing(source: Source, compiled: Mapping[Target, _Compiled]) -> None:
     """Raises Problem with all that cannot be had."""
     unmet: dict[str, list[Target]] = {}
+    newest: dict[str, str] = {}
+    exists: dict[str, bool] = {}
     for target, one in compiled.items():
         for project in one.missing:
-            newest = f" ({project['newest']} has one)" if project["newest"] else ""
-            exists = project["exists"]
-            text = "has no wheel for" if exists else "is not on the package index"
-            asked = f"{project['asked']} {text}"
-            unmet.setdefault(f"{asked}\0{newest if exists else ''}", []).append(target)
+            asked = project["asked"]
+            unmet.setdefault(asked, []).append(target)
+            newest[asked] = project["newest"]
+            exists[asked] = project["exists"]
     if not unmet:
         return
     lines = []
-    for text, targets in sorted(unmet.items()):
-        asked, newest = text.split("\0")
-        where = " " + " and ".join(sorted(map(str, targets)))
-        lines.append(asked + (where if asked.endswith(" for") else "") + newest)
+    for asked, targets in sorted(unmet.items()):
+        if not exists[asked]:
+            lines.append(f"{asked} is not on the package index")
+            continue
+        where = " and ".join(sorted(map(str, targets)))
+        other = f" ({newest[asked]} has one)" if newest[asked] else ""
+        lines.append(f"{asked} has no wheel for {where}{other}")
     ways = ""
-    if any(" has no wheel for " in line for line in lines):
+    if unbuilt := [
+        asked.partition(", which ")[0] for asked in sorted(unmet) if exists[asked]
+    ]:
+        build = shlex.join(
+            ["pip", "wheel", "--no-deps", "--wheel-dir", WHEELS, *unbuilt]
+        )
         ways = (
-            ": ask for a version that has one, commit a wheel that you built in "
+            f": ask for a version that has one, build a wheel (`{build}`) and commit "
             f"{WHEELS}/, or take it from a base-image and leave it out here"
         )
     raise Problem(f"{source.file}: {'; '.join(lines)}{ways}")

@@ -1,5 +1,6 @@
 """What `init` writes: only what is missing, all of it or none, once."""
 
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -132,6 +133,20 @@ def test_gitignore_gets_the_lines_it_lacks(root):
     assert b"/build/" not in lines
 
 
+def test_gitignore_lets_own_wheels_through(root):
+    """`wheels/` is in the .gitignore that many start a Python repository with."""
+    (root / ".gitignore").write_text("wheels/\n*.whl\n")
+    subprocess.run(["git", "init", "--quiet", root], check=True)
+    write(plan(root))
+    (root / "wheels").mkdir()
+    (root / "wheels/a-1-py3-none-any.whl").write_text("")
+    asked = ["git", "-C", root, "check-ignore", "wheels/a-1-py3-none-any.whl"]
+    assert subprocess.run(asked, check=False).returncode == 1
+    before = tree(root)
+    write(plan(root))
+    assert tree(root) == before
+
+
 @pytest.mark.parametrize("kind", ["directory", "dangling", "loop", "outside", "parent"])
 def test_what_stands_in_the_way_is_one_line(root, kind, tmp_path_factory):
     file = root / "Dockerfile"
@@ -151,6 +166,17 @@ def test_what_stands_in_the_way_is_one_line(root, kind, tmp_path_factory):
     with pytest.raises(Problem, match=r"Dockerfile|tests"):
         write(plan(root))
     assert tree(root) == before
+
+
+def test_where_nothing_is_nothing_is_written(root, monkeypatch):
+    (root / "app.py").unlink()
+    plan(root)  # requirements alone: the app may be of a kind that only Flask finds
+    (root / "requirements.in").unlink()
+    with pytest.raises(Problem, match="neither a Flask app nor its requirements"):
+        plan(root)
+    monkeypatch.setenv("FLASK_APP", "later")
+    found = {change.path: change.content or b"" for change in plan(root).changes}
+    assert b'app = "later"' in found["pyproject.toml"]
 
 
 def test_a_write_that_fails_takes_the_others_back(root):

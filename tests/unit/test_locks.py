@@ -472,6 +472,7 @@ def test_with_a_base_image_there_is_no_base_lock(
         ("hello\nHello World\n", r"^base\.in:2: 'Hello World' is no package name"),
         ("hello\n- x\n", r"^base\.in:2: '- x' is no package name"),
         ("# nothing\n", r"^base\.in .*names no package"),
+        ("python3.11\n", r"^base\.in names python3\.11, but .* python is 3\.13"),
     ],
 )
 def test_a_bad_base_in_is_named(

@@ -110,13 +110,14 @@ def test_all_that_has_no_wheel_is_named_at_once(
     index.publish("deep", "deep-2.0.tar.gz", b"")
     index.add("deep", "1.0")
     index.add("parent", "1.0", requires=["deep==2.0"])
-    write(sample, "requirements.in", "flask\nsource\nparent\nnowhere\n")
+    write(sample, "requirements.in", "flask\nsource<9,>=1\nparent\nnowhere\n")
     found = refused(sample, progress)
-    assert "source has no wheel for Python 3.13 on Linux x86_64" in found
+    assert "source<9,>=1 has no wheel for Python 3.13 on Linux x86_64" in found
     assert "deep==2.0, which parent needs, has no wheel for" in found
     assert "(1.0 has one)" in found
     assert "nowhere is not on the package index" in found
-    assert "wheels/" in found
+    build = "`pip wheel --no-deps --wheel-dir wheels deep==2.0 'source<9,>=1'`"
+    assert f"build a wheel ({build}) and commit wheels/" in found
 
 
 # Where the requirements are

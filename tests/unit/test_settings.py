@@ -39,6 +39,13 @@ def test_find_root_from_below(tmp_path):
         settings.find_root(tmp_path.parent)
 
 
+def test_a_file_of_another_encoding_is_one_line(tmp_path):
+    text = f"# \xe9\n[{settings.TABLE}]\n".encode("latin-1")
+    (tmp_path / "pyproject.toml").write_bytes(text)
+    with pytest.raises(Problem, match=r"pyproject\.toml cannot be read: 'utf-8'"):
+        settings.load(settings.find_root(tmp_path), {})
+
+
 @pytest.mark.parametrize(
     ("variable", "value", "message"),
     [

@@ -250,6 +250,14 @@ def test_every_finding_of_hadolint_fails(clone, lines, rule):
     assert "Traceback" not in result.stderr
 
 
+def test_lint_reads_the_dockerfile_that_is_ours(clone):
+    path = os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"]
+    (clone / "Dockerfile").rename(clone / "ours.Dockerfile")
+    (clone / "Dockerfile").write_text("FROM debian\n")
+    words = {"cwd": clone, "PATH": path, "CONTAINERIZE_DOCKERFILE": "ours.Dockerfile"}
+    assert invoke("lint", **words).returncode == 0
+
+
 def test_settings_are_found_in_one_file_only():
     text = (ROOT / "pyproject.toml").read_text("utf-8")
     assert f"[{settings.TABLE}]" in text
