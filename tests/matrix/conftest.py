@@ -129,7 +129,7 @@ def load(repository: Settings, engine: Engine, built: rebuild.Rebuild) -> str:
     """Load the archive as anyone would; the name that the image then has."""
     engine.run("load", "--input", str(built.archive))
     name = repository.reference("matrix")
-    for digest in (rebuild.digests.config, rebuild.digests.manifest):
+    for digest in (built.digests.config, built.digests.manifest):
         if engine.run("tag", digest, name, check=False).returncode == 0:
             return name
     raise AssertionError("the engine does not know the image that it loaded")
