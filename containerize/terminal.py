@@ -30,7 +30,8 @@ def prepare_streams() -> None:
 
 def worded(text: str) -> str:
     """A text that names verbs, for the program that runs them: invoke or ours."""
-    program = Path(sys.argv[0]).stem
+    file = Path(sys.argv[0])
+    program = file.parent.name if file.stem == "__main__" else file.stem
     if program != "containerize":
         return text
     return re.sub(r"(?<!dev )(?<![/\w-])invoke (?=[a-z]+)", f"{program} ", text)

@@ -13,6 +13,7 @@ from containerize import terminal
         ("/x/bin/containerize", "run `invoke lock`", "run `containerize lock`"),
         ("/x/bin/containerize", "Next: invoke ps", "Next: containerize ps"),
         ("/x/bin/containerize", "./dev invoke up", "./dev invoke up"),
+        ("/x/containerize/__main__.py", "`invoke ps`", "`containerize ps`"),
         ("/x/bin/invoke", "run `invoke lock`", "run `invoke lock`"),
     ],
 )  # fmt: skip
