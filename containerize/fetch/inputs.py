@@ -55,8 +55,8 @@ class Inputs:
 
     wheels: tuple[Wheel, ...]
     packages: tuple[tuple[Package, Path], ...]
-    base: BaseLock | None
-    """What named the packages; both are empty where the settings name a base image."""
+    base: BaseLock
+    """What named the packages, of which none count on a base image."""
 
 
 class Superseded(Problem):
@@ -173,7 +173,7 @@ def _backend(settings: Settings) -> tuple[tuple[Wheel, ...], list[Pin]]:
 class _Wanted:
     """What the locks name, each read once."""
 
-    base: BaseLock | None
+    base: BaseLock
     target: Target
     pins: list[Pin]
     packages: list[Package]
@@ -181,12 +181,11 @@ class _Wanted:
 
 def _wanted(settings: Settings) -> _Wanted:
     architecture = settings.image_architecture
-    base = None if settings.base_image else locks.read_base(settings)
-    target = locks.image_target(settings, architecture, str(base or ""))
+    base = locks.read_base(settings)
+    target = locks.image_target(settings, architecture, str(base))
     pins = [pin for pin in locks.read_requirements(settings) if pin.fits(target)]
-    return _Wanted(
-        base, target, pins, base.for_architecture(architecture) if base else []
-    )
+    packages = [] if settings.base_image else base.for_architecture(architecture)
+    return _Wanted(base, target, pins, packages)
 
 
 def _lacking(

@@ -16,7 +16,7 @@ from typing import Any
 from containerize import FORMAT, disk
 from containerize.errors import Problem
 from containerize.image.canonical import ImageDigests
-from containerize.lock.locks import BACKEND, BASE
+from containerize.lock.locks import BACKEND, BASE, needs_base
 from containerize.pack import layers, project, selection, sources
 from containerize.settings import Settings, check_volume
 
@@ -36,7 +36,8 @@ def golden_path(settings: Settings) -> Path:
 def locks(settings: Settings) -> tuple[str, ...]:
     """The locks that decide the image."""
     own = (BACKEND,) if settings.installs_project else ()
-    return (BASE, settings.requirements_lock_name, *own)
+    base = (BASE,) if needs_base(settings) else ()
+    return (*base, settings.requirements_lock_name, *own)
 
 
 def inputs(settings: Settings) -> dict[str, str]:

@@ -99,7 +99,7 @@ def pack(settings: Settings) -> Packed:
     Raises Problem where a lock or an input is missing or wrong.
     """
     collected = inputs.collect(settings)
-    locked = collected.base or locks.read_base(settings)
+    locked = collected.base
     app = selection.app(settings)
     check_app(settings, app.files, [wheel.path for wheel in collected.wheels])
     own = project.Made({}, False)

@@ -24,6 +24,7 @@ import pytest
 from containerize import settings
 from containerize.errors import Problem
 from containerize.fetch import inputs, mirrors
+from containerize.image import record
 from containerize.lock import locks
 from containerize.lock.locks import BaseLock, Package, Pin
 from containerize.settings import Settings
@@ -689,3 +690,13 @@ def test_with_a_base_image_no_packages_are_fetched(
     other = dataclasses.replace(sample, base_image="x@sha256:" + "0" * 64)
     assert inputs.fetch(other, progress=progress) == inputs.Inputs((), (), None)
     assert debian.requests == []
+
+
+def test_a_base_image_needs_no_base_lock(sample: Settings) -> None:
+    other = dataclasses.replace(sample, base_image="x@sha256:" + "0" * 64)
+    (sample.root / locks.BASE).unlink(missing_ok=True)
+    assert locks.read_base(other).packages == ()
+    assert locks.BASE not in record.locks(other)
+    assert not [line for line in locks.check(other) if locks.BASE in line]
+    with pytest.raises(Problem, match=r"base\.lock is missing"):
+        locks.read_base(sample)
