@@ -118,13 +118,14 @@ def test_stream_says_how_it_failed(shell, capfd):
 def test_interrupted_stream_lets_the_command_end_by_itself(tmp_path):
     """Ctrl-C reaches the whole group; the command must have its one signal only."""
     command = (
-        "import signal, sys, time\n"
+        # os.write: the signal may come while print is still writing.
+        "import os, signal, sys, time\n"
         "def end(number, _):\n"
         "    time.sleep(0.5)\n"
-        "    print('ended by', number, flush=True)\n"
+        "    os.write(1, b'ended by %d\\n' % number)\n"
         "    sys.exit()\n"
         "signal.signal(2, end); signal.signal(15, end)\n"
-        "print('ready', flush=True)\n"
+        "os.write(1, b'ready\\n')\n"
         "time.sleep(60)\n"
     )
     caller = (
