@@ -533,10 +533,10 @@ def writing(log: str) -> str:
 
 def log_tail(engine: Engine, name: str) -> str:
     """The last lines that a container wrote."""
-    answer = engine.run(
-        "logs", f"--tail={LOG_LINES}", name, check=False, echo=False, merge=True
-    )
-    return answer.stdout.rstrip()
+    # Podman's --tail takes each part of a line that was written in parts for a line.
+    tail = () if engine.kind == "podman" else (f"--tail={LOG_LINES}",)
+    answer = engine.run("logs", *tail, name, check=False, echo=False, merge=True)
+    return "\n".join(answer.stdout.rstrip().splitlines()[-LOG_LINES:])
 
 
 def require(settings: Settings, engine: Engine, name: str) -> str:

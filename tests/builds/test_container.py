@@ -47,7 +47,9 @@ def test_one_that_does_not_drain_in_time_is_told(built, using, project, code):
         *(built.references[0], "-c", code),
     )
     try:
+        deadline = time.monotonic() + 30
         while "ready" not in container.log_tail(using, name):
+            assert time.monotonic() < deadline
             time.sleep(0.1)
         killed = container.stop(project, using, name)
     finally:
