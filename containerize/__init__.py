@@ -5,5 +5,8 @@ never exits: functions take files and values, return files and values, and raise
 `Problem`.
 """
 
+DISTRIBUTION = "flask-containerize"
+"""The name that this tool is installed by."""
+
 FORMAT = 1
 """Goes up if the tool writes other bytes for the same inputs, and only then."""

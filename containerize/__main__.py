@@ -6,7 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import invoke
 
-DISTRIBUTION = "flask-containerize"
+from containerize import DISTRIBUTION
 
 
 def main() -> None:

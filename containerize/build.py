@@ -14,16 +14,13 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from containerize import disk
+from containerize import DISTRIBUTION, disk
 from containerize.engines.engine import Engine, ignore
 from containerize.errors import Problem, some
 from containerize.image import canonical, record
 from containerize.image.canonical import ImageDigests
 from containerize.pack import layers, selection
 from containerize.settings import Settings, check_tag
-
-DISTRIBUTION = "flask-containerize"
-"""The name that this tool is installed by."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -208,8 +205,8 @@ def export(
     """Write the engine's image canonically to `archive`, which tells its `names`.
 
     `time`, in seconds since 1970, is the packed layers', `sources` what they came from
-    (`record.inputs`). The engine knows the image as
-    `built`, or else by the first of the names.
+    (`record.inputs`). The engine knows the image as `built`, or else by the first of
+    the names.
     """
     with disk.scratch(archive.parent) as scratch:
         saved = scratch / "saved.tar"

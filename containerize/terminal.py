@@ -43,7 +43,7 @@ def say(text: str) -> None:
 
 def echo(command: Sequence[str]) -> None:
     """Show a command as a shell would take it."""
-    say(f"$ {shlex.join(command)}")
+    print(f"$ {shlex.join(command)}", flush=True)
 
 
 def aside(text: str) -> None:

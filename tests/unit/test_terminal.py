@@ -21,3 +21,9 @@ def test_verbs_are_named_for_the_program(monkeypatch, capsys, program, text, sai
     monkeypatch.setattr(sys, "argv", [program, "lock"])
     terminal.say(text)
     assert capsys.readouterr().out == f"{said}\n"
+
+
+def test_a_command_is_shown_as_it_runs(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["/x/bin/containerize", "exec"])
+    terminal.echo(["docker", "run", "shop", "invoke", "build"])
+    assert capsys.readouterr().out == "$ docker run shop invoke build\n"
