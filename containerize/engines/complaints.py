@@ -119,6 +119,14 @@ def _no_image(complaint: Complaint, match: re.Match[str]) -> Problem:
     )
 
 
+def _no_command(complaint: Complaint, match: re.Match[str]) -> Problem:
+    said = f"the image has no command {_first(match)}: see its PATH, or name a path"
+    if complaint.subcommand == "build":
+        # A step of the Dockerfile names it, not the user.
+        return Problem(f"`{complaint.kind} build` failed: {said}")
+    return Problem(said)
+
+
 def _full(complaint: Complaint, _: re.Match[str]) -> Problem:
     kind = complaint.kind
     where = f"where {kind} keeps its data"
@@ -255,7 +263,7 @@ _MEANINGS: tuple[tuple[re.Pattern[str], _Explanation], ...] = tuple(
         (
             r"exec:? \"([^\"]+)\": (?:executable file not found|stat \S+ no such file)"
             r"|executable file [`']([^`']+)[`'] not found",
-            _say("the image has no command {name}: see its PATH, or name a path"),
+            _no_command,
         ),
         (
             r"unable to find network with name or ID ([^\s:]+)|network (\S+) not found",

@@ -152,6 +152,23 @@ def test_what_a_registry_says_of_anothers_image(subcommand):
     assert said == f"`docker {subcommand}` failed: {reason}"
 
 
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (
+            "docker",
+            'OCI runtime create failed: exec: "nonsense": executable file not found '
+            "in $PATH: unknown",
+        ),
+        ("podman", "Error: crun: executable file `nonsense` not found in $PATH"),
+    ],
+)
+def test_a_command_that_is_missing_is_told_of_what_names_it(kind, message):
+    said = "the image has no command nonsense: see its PATH, or name a path"
+    assert str(told(message, kind, "run")) == said
+    assert str(told(message, kind, "build")) == f"`{kind} build` failed: {said}"
+
+
 def test_refused_names_the_group_that_owns_the_socket(tmp_path):
     path = tmp_path / "d.sock"
     with socket.socket(socket.AF_UNIX) as listening:
