@@ -95,17 +95,18 @@ class Engine:
         """
         command = self._begin(arguments, echo)
         try:
-            done = subprocess.run(
-                command,
-                check=False,
-                input=input,
-                stdin=subprocess.DEVNULL if input is None else None,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT if merge else subprocess.PIPE,
-                timeout=timeout,
-                cwd=cwd,
-                env={**(variables or {}), **self._environ()},
-            )
+            with self._place(arguments, cwd) as place:
+                done = subprocess.run(
+                    command,
+                    check=False,
+                    input=input,
+                    stdin=subprocess.DEVNULL if input is None else None,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT if merge else subprocess.PIPE,
+                    timeout=timeout,
+                    cwd=place,
+                    env={**(variables or {}), **self._environ()},
+                )
         except subprocess.TimeoutExpired:
             raise Problem(
                 f"`{_short(command)}` did not end within {timeout:g} s: see whether "
@@ -152,22 +153,41 @@ class Engine:
         # Engines draw their progress on terminals only, where the reason stands above.
         stderr = None if os.isatty(2) else subprocess.PIPE
         environ = {**(variables or {}), **self._environ()}
-        try:
-            process = subprocess.Popen(command, cwd=cwd, env=environ, stderr=stderr)
-        except OSError as error:
-            raise _not_run(command, error) from None
         tail: collections.deque[bytes] = collections.deque(maxlen=64)
-        copier = threading.Thread(target=_copy, args=(process, tail), daemon=True)
-        copier.start()
-        try:
-            code = process.wait()
-            copier.join(1)  # Not longer: what the command has left may hold its stderr.
-        except BaseException as error:
-            if not isinstance(error, KeyboardInterrupt):
-                process.terminate()
-            _end(process, grace)
-            raise
+        with self._place(arguments, cwd) as place:
+            try:
+                process = subprocess.Popen(
+                    command, cwd=place, env=environ, stderr=stderr
+                )
+            except OSError as error:
+                raise _not_run(command, error) from None
+            copier = threading.Thread(target=_copy, args=(process, tail), daemon=True)
+            copier.start()
+            try:
+                code = process.wait()
+                # Not longer: what the command has left may hold its stderr.
+                copier.join(1)
+            except BaseException as error:
+                if not isinstance(error, KeyboardInterrupt):
+                    process.terminate()
+                _end(process, grace)
+                raise
         return code, _ERROR.split(b"".join(tail).decode(errors="replace"))[-1]
+
+    @contextlib.contextmanager
+    def _place(
+        self, arguments: Sequence[str], cwd: Path | None
+    ) -> Iterator[Path | None]:
+        """The directory to run a subcommand in: `cwd`, or one that goes with it.
+
+        Podman 4.3 leaves an empty file called oom where a container was started, if
+        that is killed for memory later.
+        """
+        if self.kind == "docker" or arguments[0] not in ("run", "start"):
+            yield cwd
+            return
+        with tempfile.TemporaryDirectory() as place:
+            yield Path(place)
 
     @contextlib.contextmanager
     def pipe(self, *arguments: str, echo: bool = True) -> Iterator[IO[bytes]]:

@@ -176,14 +176,16 @@ def test_exec_says_what_cannot_be_run(own, using, built):
         container.execute(own, using, f"{own.image}:nowhere", ["true"])
 
 
-def test_exec_has_memory_of_its_own(own, using, built):
+def test_exec_has_memory_of_its_own(own, using, built, tmp_path, monkeypatch):
     """What it takes is not the service's, which serves on."""
+    monkeypatch.chdir(tmp_path)
     running = container.run(own, using, built.references[0], port=0)
     said = []
     eat = "x = bytearray(400 * 2**20)"
     assert python(own, using, built, eat, on_line=said.append) == 137
     assert "memory: 128m was not enough (setting memory" in said[0]
     assert urllib.request.urlopen(running.url, timeout=5).status == 200
+    assert not list(tmp_path.iterdir())  # Podman's file oom
 
 
 @pytest.fixture
