@@ -16,7 +16,7 @@ import pytest
 
 from containerize import build, settings
 from containerize.errors import Problem
-from containerize.pack import layers, selection, sonames, tree
+from containerize.pack import LAYERS, layers, selection, sonames, tree
 from tests.conftest import ROOT
 
 TIME = 1_763_856_000
@@ -479,7 +479,7 @@ def test_the_context_is_what_was_packed(project, monkeypatch, links):
         monkeypatch.setattr(os, "link", lambda *_, **__: os.stat("/nowhere"))
     (project.root / ".dockerignore").write_text("*\n")
     (project.root / "mine").write_text("FROM scratch\n")
-    names = ["rootfs.tar", "deps.tar", "service.tar", "app.tar", "compile_modules.py"]
+    names = [*(f"{name}.tar" for name in LAYERS), "compile_modules.py"]
     project.build_dir.mkdir()
     loaded = dataclasses.replace(project, dockerfile="mine")
     for turn in ("first", "second"):
