@@ -156,14 +156,16 @@ def stage(settings: Settings) -> Path:
     """The build's context: what was packed and the Dockerfile, and nothing else.
 
     Apart from the repository, whose .dockerignore could hide them. Raises Problem if
-    they are not there.
+    they are not there, or if a Dockerfile of the user's adds a part of the app alone.
     """
     context = settings.build_dir / "context"
     packed_files = [*(f"{name}.tar" for name in LAYERS), COMPILE.name]
     try:
         shutil.rmtree(context, ignore_errors=True)
         (context / "build").mkdir(parents=True)
-        shutil.copyfile(settings.root / settings.dockerfile, context / "Dockerfile")
+        dockerfile = context / "Dockerfile"
+        shutil.copyfile(settings.root / settings.dockerfile, dockerfile)
+        text = dockerfile.read_text("utf-8", "replace")
         for name in packed_files:
             packed, staged = settings.build_dir / name, context / "build" / name
             try:
@@ -174,6 +176,11 @@ def stage(settings: Settings) -> Path:
         raise Problem(
             f"cannot stage {error.filename}: {error.strerror}: mend it, then repeat"
         ) from None
+    if "build/app.tar" in text and "build/large.tar" not in text:
+        raise Problem(
+            f"{settings.dockerfile} leaves out the app's large files: write "
+            "`ADD build/large.tar /` above the line that adds build/app.tar"
+        )
     return context
 
 
