@@ -37,7 +37,8 @@ def main() -> int:
         from served import loader, logs, validators
         from served.health import Health
         from served.proxies import Proxies
-        from served.server import Server, TooManyThreads
+        from served.server import Server
+        from served.threads import TooManyThreads
     finally:
         sys.path[:] = known
 
