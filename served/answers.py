@@ -151,10 +151,10 @@ class _Logged(Task):
         return f"{random.getrandbits(64):016x}"  # noqa: S311 - a name, no secret
 
     def _method(self) -> str:
-        return getattr(self.request, "command", "-")
+        return self.request.command
 
     def _path(self) -> str:
-        path: str = getattr(self.request, "path", "")
+        path: str = self.request.path
         if self._plain_path.fullmatch(path):
             return path
         return quote(path.encode("latin-1"), safe="/!$&'()*+,;=:@~") or "-"
@@ -172,7 +172,7 @@ class _Logged(Task):
             return
         server = self.channel.server
         path = self._path()
-        query = getattr(self.request, "query", "")
+        query = self.request.query
         if server.settings.log_query and query:
             path += f"?{query}"
         server.access_log.write(

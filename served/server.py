@@ -183,14 +183,29 @@ class Channel(HTTPChannel):
         super().handle_close()
 
     def write_soon(self, data: Any) -> int:
-        if not self.total_outbufs_len:
+        if self.total_outbufs_len:
+            count: int = super().write_soon(data)
+        else:
             # The reader's time begins: it was not his that the request has waited.
             self.last_activity = time.time()
-        count: int = super().write_soon(data)
+            count = self._send_now(data)
+            if not count or count < len(data):
+                count += super().write_soon(data[count:] if count else data)
         self.written += count
         if self.total_outbufs_len:
             self.watch()
         return count
+
+    def _send_now(self, data: Any) -> int:
+        """Bytes that the kernel has taken at once, with no buffer between."""
+        with self.outbuf_lock:
+            if not (data and self.connected and isinstance(data, bytes)):
+                return 0
+            try:
+                sent: int = self.send(data, do_close=False)
+            except OSError:
+                return 0  # as the next call will find again
+            return sent
 
     def refuse(self, status: HTTPStatus, text: str) -> None:
         """Answer the request that is still arriving with an error."""
