@@ -46,6 +46,7 @@ class _Logged(Task):
     """Whether all of the answer has been given."""
     quiet = False
     """Whether the log needs no line."""
+    wrote_header: bool
     _safe_id = re.compile(r"[\w.:/+=@-]{1,128}", re.ASCII)
     # Most need no quoting, which costs ten times as much.
     _plain_path = re.compile(r"[\w./-]+", re.ASCII)
@@ -109,7 +110,7 @@ class _Logged(Task):
         self.finished = True
 
     def build_response_header(self) -> bytes:
-        """In the place of waitress's, which sorts the lines, and adds a Via to a Server."""
+        """In the place of waitress's, which sorts, and adds a Via where a Server is."""
         headers, has_body = self.response_headers, self.has_body
         if not has_body:
             self.remove_content_length_header()
@@ -148,10 +149,11 @@ class _Logged(Task):
         taken: str = self.request.headers.get("X_REQUEST_ID", "")
         if self._safe_id.fullmatch(taken):
             return taken
-        return f"{random.getrandbits(64):016x}"  # noqa: S311 - a name, no secret
+        return f"{random.getrandbits(64):016x}"  # a name, no secret
 
     def _method(self) -> str:
-        return self.request.command
+        method: str = self.request.command
+        return method
 
     def _path(self) -> str:
         path: str = self.request.path

@@ -187,7 +187,11 @@ class Parser(HTTPRequestParser):
             codings = {part.strip(" \t").lower() for part in coding.split(",")}
             if self.version == "1.1" and codings - {"chunked", ""}:
                 raise TransferEncodingNotImplemented("Transfer-Encoding is unknown")
-            if self.version == "1.0" or length is not None or coding.lower() != "chunked":
+            if (
+                self.version == "1.0"
+                or length is not None
+                or coding.lower() != "chunked"
+            ):
                 raise ParsingError("Length of the body is ambiguous")
             self.chunked = True
             self.body_rcv = Chunks(OverflowableBuffer(self.adj.inbuf_overflow))

@@ -142,9 +142,11 @@ class Channel(HTTPChannel):
 
         To be called after whatever changes that, in any thread.
         """
+        self._map.watch(self._fileno, self, self._wanted)
+
+    def _wanted(self) -> int:
         what = (IN if self.readable() else 0) | (OUT if self.writable() else 0)
-        if what:
-            self._map.watch(self._fileno, self, what | ONCE)
+        return what and what | ONCE
 
     def handle_read_event(self) -> None:
         if self.readable():  # a thread may have changed that meanwhile
@@ -410,11 +412,13 @@ class Server(TcpWSGIServer):
                 channel.service()
 
     def _accept_or_not(self) -> None:
+        if self._fileno is None:
+            return  # it was closed
         # waitress does here what is due each second, too.
         accepts = self.readable()
         if accepts != self._accepts:
             self._accepts = accepts
-            self._map.watch(self._fileno, self, IN if accepts else 0)
+            self._map.watch(self._fileno, self, lambda: IN if accepts else ONCE)
 
     def _drain(self) -> int:
         self.draining = True

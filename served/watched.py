@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import select
 import threading
+from collections.abc import Callable
 from typing import Any
 
 IN, OUT, ONCE = select.EPOLLIN, select.EPOLLOUT, select.EPOLLONESHOT
@@ -30,10 +31,13 @@ class Watched(dict[int, Any]):
             super().__delitem__(number)
             self._epoll.unregister(number)
 
-    def watch(self, number: int | None, found: Any, what: int) -> None:
-        """Watch for something else, unless `found` was closed; for any thread."""
+    def watch(self, number: int | None, found: Any, wanted: Callable[[], int]) -> None:
+        """Watch `found` for what it wants now, unless it was closed or wants nothing.
+
+        Any thread may call it after it has changed that: the last one asks last.
+        """
         with self._lock:
-            if number is not None and self.get(number) is found:
+            if number is not None and self.get(number) is found and (what := wanted()):
                 self._epoll.modify(number, what)
 
     def wait(self, seconds: float) -> list[tuple[Any, int]]:
