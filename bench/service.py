@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from bench.measure import quiet, require, table
@@ -60,6 +60,8 @@ _CHECK = "CMD " + json.dumps(
         f"import urllib.request; urllib.request.urlopen('http://127.0.0.1:{PORT}/')",
     ]
 )
+PEERS = (PLAIN, GUNICORN)
+"""Those that a goal names."""
 LOGGED = list(SERVERS)[:3]
 """Those that write a line a request."""
 LOADS = (10, 100)
@@ -289,12 +291,10 @@ def processes(pid: int) -> Iterator[Path]:
 
 
 def cpu(pid: int) -> float:
-    """Seconds of CPU that a process and its descendants have used."""
-    ticks = 0
-    for process in processes(pid):
-        fields = (process / "stat").read_text().rpartition(")")[2].split()
-        ticks += int(fields[11]) + int(fields[12])  # utime and stime, proc(5)
-    return ticks / os.sysconf("SC_CLK_TCK")
+    """Seconds of CPU that the threads of a process and its descendants have used."""
+    threads = (task for found in processes(pid) for task in (found / "task").iterdir())
+    # In ns; the clock ticks of stat are as long as a hundred requests.
+    return sum(int((t / "schedstat").read_text().split()[0]) for t in threads) / 1e9
 
 
 def memory(pid: int) -> tuple[float, float] | None:
@@ -319,7 +319,10 @@ def memory(pid: int) -> tuple[float, float] | None:
 
 
 def servers(service: Service) -> None:
-    """Ours against the others: one CPU, one worker, the same number of threads."""
+    """Ours against the others: one CPU, one worker, the same number of threads.
+
+    Where others use the CPU too, a second of it tells more than one of the clock.
+    """
     images = {name: _tag(number) for number, name in enumerate(SERVERS)}
     with service.running(images, {}) as running:
         for server in running.values():
@@ -369,8 +372,12 @@ def _compare(service: Service, running: Mapping[str, Server], connections: int) 
             (
                 name,
                 *_spread(rates, "{:.0f}"),
-                *(_ratio(runs, found[peer]) for peer in (PLAIN, GUNICORN)),
+                *(_ratio(rates, (run.rate for run in found[p])) for p in PEERS),
                 f"{statistics.median(run.cpu for run in runs):.2f}",
+                *(
+                    _ratio((run.cpu for run in found[p]), (run.cpu for run in runs))
+                    for p in PEERS
+                ),
                 f"{statistics.median(run.p50 for run in runs):.1f}",
                 f"{statistics.median(run.p99 for run in runs):.1f}",
                 sum(run.failed for run in runs),
@@ -386,6 +393,8 @@ def _compare(service: Service, running: Mapping[str, Server], connections: int) 
             "× waitress alone",
             "× gunicorn",
             "CPU ms each",
+            "a CPU second's × waitress alone",
+            "a CPU second's × gunicorn",
             "p50 ms",
             "p99 ms",
             "failed",
@@ -394,10 +403,10 @@ def _compare(service: Service, running: Mapping[str, Server], connections: int) 
     )
 
 
-def _ratio(runs: Sequence[Load], peers: Sequence[Load]) -> str:
-    """Of the rates: the median of each round's ratio, since rounds differ most."""
-    pairs = zip(runs, peers, strict=True)
-    return f"{statistics.median(run.rate / peer.rate for run, peer in pairs):.2f}"
+def _ratio(values: Iterable[float], others: Iterable[float]) -> str:
+    """The median of each round's ratio: rounds differ more than servers do."""
+    ratios = [value / other for value, other in zip(values, others, strict=True)]
+    return f"{statistics.median(ratios):.2f}"
 
 
 def _spread(values: Sequence[float], form: str) -> tuple[str, str]:
