@@ -1,8 +1,14 @@
-"""What the tests share: real engines, an image built once on each, free ports."""
+"""What the tests share: real engines, an image built once on each, free ports.
+
+Where several processes share the tests out (`pytest -n`), those of an engine are all
+one process's, which builds the image for them; two engines have nothing in common.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import fcntl
 import os
 import signal
 import socket
@@ -28,6 +34,25 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of an engine together in one process."""
+    for item in items:
+        parameters = getattr(item, "callspec", None)
+        if parameters and "using" in parameters.params:
+            item.add_marker(pytest.mark.xdist_group(parameters.params["using"]))
+
+
+@contextlib.contextmanager
+def taking_turns() -> Iterator[None]:
+    """Do what only one process of the tests may do at a time, such as run apt."""
+    checkout = os.open(ROOT, os.O_RDONLY)
+    try:
+        fcntl.flock(checkout, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(checkout)
+
+
 class Quiet:
     """Download progress that nobody watches."""
 
@@ -38,11 +63,15 @@ class Quiet:
 
 
 @pytest.fixture(scope="session")
-def project() -> Settings:
-    """This repository under a name of the tests' own, so that no user's is touched."""
-    name = f"containerize-test-{os.getpid()}"
+def project(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """A copy of this repository under a name of its own.
+
+    So no user's images and layers are touched, and no other process's of the tests.
+    """
     loaded = settings.load(ROOT)
-    return dataclasses.replace(loaded, image=name, container="", tags=("test",))
+    name = f"containerize-test-{os.getpid()}"
+    named = dataclasses.replace(loaded, image=name, container="", tags=("test",))
+    return copied(named, tmp_path_factory.mktemp("project") / "repository")
 
 
 def copied(project: Settings, root: Path) -> Settings:
@@ -62,9 +91,10 @@ def clone(project: Settings, tmp_path: Path) -> Settings:
 def using(request: pytest.FixtureRequest, project: Settings) -> Iterator[Engine]:
     """A real engine, installed and started where it is missing."""
     named = dataclasses.replace(project, engine=request.param)
-    found = provision.install(
-        named, lambda command: print("$", *command, file=sys.stderr)
-    )
+    with taking_turns():
+        found = provision.install(
+            named, lambda command: print("$", *command, file=sys.stderr)
+        )
     yield found
     build.remove(project, found)
 
