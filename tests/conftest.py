@@ -10,11 +10,13 @@ import contextlib
 import dataclasses
 import fcntl
 import os
+import re
 import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,17 +31,41 @@ from containerize.settings import Settings
 ROOT = settings.find_root(Path(__file__).parent)
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Listen to Ctrl-C, which jobs in the background of a shell are made to ignore."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if hasattr(config, "workerinput"):
+        # GNU readline has put them there, in the process that began this one.
+        for name in ("COLUMNS", "LINES"):
+            os.environ.pop(name, None)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Keep the tests of an engine together in one process."""
-    for item in items:
-        parameters = getattr(item, "callspec", None)
-        if parameters and "using" in parameters.params:
-            item.add_marker(pytest.mark.xdist_group(parameters.params["using"]))
+
+    def engine(nodeid: str) -> str:
+        found = re.search(r"\[.*\b(docker|podman)\b", nodeid)
+        return found[1] if found else nodeid
+
+    return scheduler(config, log, engine)
+
+
+def scheduler(config: pytest.Config, log: Any, group: Callable[[str], str]) -> Any:
+    """What hands out tests with `--dist loadscope`: those of a group to one process."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByGroup(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return group(nodeid)
+
+    return ByGroup(config, log) if config.getvalue("dist") == "loadscope" else None
+
+
+@pytest.fixture(scope="session")
+def common(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A directory of this run that all its processes have."""
+    own = tmp_path_factory.getbasetemp()
+    return own if worker_id == "master" else own.parent
 
 
 @contextlib.contextmanager
