@@ -11,6 +11,7 @@ import dataclasses
 import fcntl
 import os
 import re
+import shutil
 import signal
 import socket
 import sys
@@ -42,12 +43,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Keep the tests of an engine together in one process."""
+    return scheduler(config, log, lambda nodeid: engine_of(nodeid) or nodeid)
 
-    def engine(nodeid: str) -> str:
-        found = re.search(r"\[.*\b(docker|podman)\b", nodeid)
-        return found[1] if found else nodeid
 
-    return scheduler(config, log, engine)
+def engine_of(nodeid: str) -> str:
+    """The engine that a test is run with, as the test's name has it; or nothing."""
+    found = re.search(r"\[.*\b(docker|podman)\b", nodeid)
+    return found[1] if found else ""
 
 
 def scheduler(config: pytest.Config, log: Any, group: Callable[[str], str]) -> Any:
@@ -108,9 +110,17 @@ def copied(project: Settings, root: Path) -> Settings:
 
 
 @pytest.fixture
-def clone(project: Settings, tmp_path: Path) -> Settings:
-    """The repository in a directory of the test's own, to be broken."""
-    return copied(project, tmp_path / "clone")
+def clone(
+    project: Settings, tmp_path: Path, request: pytest.FixtureRequest
+) -> Settings:
+    """The repository in a directory of the test's own, to be broken.
+
+    Where it has been built, with the layers that were packed for that.
+    """
+    made = copied(project, tmp_path / "clone")
+    if "built" in request.fixturenames:
+        shutil.copytree(project.build_dir, made.build_dir)
+    return made
 
 
 @pytest.fixture(scope="session", params=["docker", "podman"])
