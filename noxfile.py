@@ -35,7 +35,7 @@ os.environ["PATH"] = os.pathsep.join(
     [str(Path(sys.executable).parent), *os.get_exec_path()]
 )
 # A test that hangs fails after so many seconds, and shows where it was.
-os.environ.setdefault("PYTEST_TIMEOUT", "600")
+os.environ.setdefault("PYTEST_TIMEOUT", "1200")
 
 
 def _run(session: nox.Session, *command: str, processes: int = 2) -> None:

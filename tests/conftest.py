@@ -119,7 +119,8 @@ def clone(
     """
     made = copied(project, tmp_path / "clone")
     if "built" in request.fixturenames:
-        shutil.copytree(project.build_dir, made.build_dir)
+        staged = shutil.ignore_patterns("context")
+        shutil.copytree(project.build_dir, made.build_dir, ignore=staged)
     return made
 
 
