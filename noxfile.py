@@ -12,6 +12,8 @@ nox.options.force_venv_backend = "none"
 BESIDE = (sys.executable, "-m")
 # The app's own tests may set what its environment has and this one has not.
 ALONE = (f"--config-file={os.devnull}", "--rootdir=.", "--confcutdir=tests/smoke")
+# Seconds, after Ctrl-C, in which tests remove what they have started.
+PATIENCE = 60
 
 
 @nox.session
@@ -25,13 +27,25 @@ def lint(session: nox.Session) -> None:
 def smoke(session: nox.Session) -> None:
     """Test a live container over HTTP: a new one, or the one at SMOKE_URL."""
     command = (*BESIDE, "pytest", *ALONE, "tests/smoke", *session.posargs)
-    session.run(*command, external=True)
+    session.run(*command, external=True, interrupt_timeout=PATIENCE)
 
 
 # So that nox finds them without an activated .venv too.
 os.environ["PATH"] = os.pathsep.join(
     [str(Path(sys.executable).parent), *os.get_exec_path()]
 )
+# A test that hangs fails after so many seconds, and shows where it was.
+os.environ.setdefault("PYTEST_TIMEOUT", "1200")
+
+
+def _run(session: nox.Session, *command: str, processes: int = 2) -> None:
+    """Run pytest in processes: a conftest.py says which tests are whose."""
+    side_by_side = (f"--numprocesses={processes}", "--dist=loadscope")
+    session.run(
+        *(*command, *side_by_side, *session.posargs),
+        external=True,
+        interrupt_timeout=PATIENCE,
+    )
 
 
 @nox.session
@@ -49,7 +63,7 @@ def style(session: nox.Session) -> None:
 @nox.session
 def unit(session: nox.Session) -> None:
     """Run the tests that need no container."""
-    session.run("pytest", "tests/unit", *session.posargs)
+    _run(session, "pytest", "tests/unit")
 
 
 @nox.session
@@ -61,7 +75,7 @@ def types(session: nox.Session) -> None:
 @nox.session
 def builds(session: nox.Session) -> None:
     """Build and run on this host's engines, installing and starting what is missing."""
-    session.run("pytest", "tests/builds", *session.posargs)
+    _run(session, "pytest", "tests/builds", processes=4)
 
 
 @nox.session
@@ -69,19 +83,19 @@ def matrix(session: nox.Session) -> None:
     """Build on engines of three Debian releases, which only root can start."""
     root = [] if os.geteuid() == 0 else ["sudo", "--preserve-env"]
     pytest = [sys.executable, "-Bm", "pytest", "-p", "no:cacheprovider"]
-    session.run(*root, *pytest, "tests/matrix", *session.posargs, external=True)
+    _run(session, *root, *pytest, "tests/matrix")
 
 
 @nox.session
 def service(session: nox.Session) -> None:
     """Try to break live containers: stops, health, limits, proxies, logs."""
-    session.run("pytest", "tests/service", *session.posargs)
+    _run(session, "pytest", "tests/service")
 
 
 @nox.session
 def adopters(session: nox.Session) -> None:
     """Adopt apps of many shapes with the installed wheel, from init to answering."""
-    session.run("pytest", "tests/adopters", *session.posargs)
+    _run(session, "pytest", "tests/adopters")
 
 
 @nox.session(default=False)

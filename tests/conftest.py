@@ -1,14 +1,23 @@
-"""What the tests share: real engines, an image built once on each, free ports."""
+"""What the tests share: real engines, an image built once on each, free ports.
+
+Where several processes share the tests out (`pytest -n`), those of an engine are all
+one process's, which builds the image for them; two engines have nothing in common.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import fcntl
 import os
+import re
+import shutil
 import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,9 +32,53 @@ from containerize.settings import Settings
 ROOT = settings.find_root(Path(__file__).parent)
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Listen to Ctrl-C, which jobs in the background of a shell are made to ignore."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if hasattr(config, "workerinput"):
+        # GNU readline has put them there, in the process that began this one.
+        for name in ("COLUMNS", "LINES"):
+            os.environ.pop(name, None)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Keep the tests of an engine together in one process."""
+    return scheduler(config, log, lambda nodeid: engine_of(nodeid) or nodeid)
+
+
+def engine_of(nodeid: str) -> str:
+    """The engine that a test is run with, as the test's name has it; or nothing."""
+    found = re.search(r"\[.*\b(docker|podman)\b", nodeid)
+    return found[1] if found else ""
+
+
+def scheduler(config: pytest.Config, log: Any, group: Callable[[str], str]) -> Any:
+    """What hands out tests with `--dist loadscope`: those of a group to one process."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByGroup(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return group(nodeid)
+
+    return ByGroup(config, log) if config.getvalue("dist") == "loadscope" else None
+
+
+@pytest.fixture(scope="session")
+def common(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A directory of this run that all its processes have."""
+    own = tmp_path_factory.getbasetemp()
+    return own if worker_id == "master" else own.parent
+
+
+@contextlib.contextmanager
+def taking_turns() -> Iterator[None]:
+    """Do what only one process of the tests may do at a time, such as run apt."""
+    checkout = os.open(ROOT, os.O_RDONLY)
+    try:
+        fcntl.flock(checkout, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(checkout)
 
 
 class Quiet:
@@ -38,11 +91,15 @@ class Quiet:
 
 
 @pytest.fixture(scope="session")
-def project() -> Settings:
-    """This repository under a name of the tests' own, so that no user's is touched."""
-    name = f"containerize-test-{os.getpid()}"
+def project(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """A copy of this repository under a name of its own.
+
+    So no user's images and layers are touched, and no other process's of the tests.
+    """
     loaded = settings.load(ROOT)
-    return dataclasses.replace(loaded, image=name, container="", tags=("test",))
+    name = f"containerize-test-{os.getpid()}"
+    named = dataclasses.replace(loaded, image=name, container="", tags=("test",))
+    return copied(named, tmp_path_factory.mktemp("project") / "repository")
 
 
 def copied(project: Settings, root: Path) -> Settings:
@@ -53,18 +110,28 @@ def copied(project: Settings, root: Path) -> Settings:
 
 
 @pytest.fixture
-def clone(project: Settings, tmp_path: Path) -> Settings:
-    """The repository in a directory of the test's own, to be broken."""
-    return copied(project, tmp_path / "clone")
+def clone(
+    project: Settings, tmp_path: Path, request: pytest.FixtureRequest
+) -> Settings:
+    """The repository in a directory of the test's own, to be broken.
+
+    Where it has been built, with the layers that were packed for that.
+    """
+    made = copied(project, tmp_path / "clone")
+    if "built" in request.fixturenames:
+        staged = shutil.ignore_patterns("context")
+        shutil.copytree(project.build_dir, made.build_dir, ignore=staged)
+    return made
 
 
 @pytest.fixture(scope="session", params=["docker", "podman"])
 def using(request: pytest.FixtureRequest, project: Settings) -> Iterator[Engine]:
     """A real engine, installed and started where it is missing."""
     named = dataclasses.replace(project, engine=request.param)
-    found = provision.install(
-        named, lambda command: print("$", *command, file=sys.stderr)
-    )
+    with taking_turns():
+        found = provision.install(
+            named, lambda command: print("$", *command, file=sys.stderr)
+        )
     yield found
     build.remove(project, found)
 

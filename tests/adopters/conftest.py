@@ -10,13 +10,21 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, taking_turns
 
 
 @pytest.fixture(scope="session")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def installed(common: Path) -> Path:
     """The directory of the commands that the wheel brings."""
-    top = tmp_path_factory.mktemp("tool")
+    top = common / "tool"
+    with taking_turns():
+        if not top.exists():
+            top.mkdir()
+            _install(top)
+    return top / "venv/bin"
+
+
+def _install(top: Path) -> None:
     nox = [sys.executable, "-m", "nox", "--noxfile", str(ROOT / "noxfile.py")]
     _run([*nox, "-s", "wheel", "--", str(top)])
     subprocess.run([sys.executable, "-m", "venv", str(top / "venv")], check=True)
@@ -24,7 +32,6 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     # What it needs, at the versions of the tools' lock, as far as that names them.
     pip = [str(top / "venv/bin/python"), "-m", "pip", "install", "--quiet"]
     _run([*pip, f"--constraint={_constraints(top)}", str(wheel)])
-    return top / "venv/bin"
 
 
 def _constraints(top: Path) -> Path:

@@ -127,6 +127,7 @@ def python(foreign):
 @pytest.fixture
 def built_under(using, clone):
     """What `build` says the digest is, under those variables."""
+    shutil.rmtree(clone.build_dir, ignore_errors=True)  # they pack the layers too
     (clone.root / ".venv").symlink_to(sys.prefix)
     subprocess.run(["git", "init", "-q"], cwd=clone.root, check=True)
     subprocess.run(["git", "add", "--all"], cwd=clone.root, check=True)

@@ -98,17 +98,18 @@ def test_where_no_apt_is_an_engine_must_be_brought(project, monkeypatch, tmp_pat
 
 
 @pytest.fixture
-def daemon(tmp_path):
+def daemon(path):
     """What `start` needs for a daemon of the test's own, which ends with the test."""
-    socket = f"--host=unix://{tmp_path / 'docker.sock'}"
-    pidfile = tmp_path / "pid"
+    # `path` is short: the name of a socket has 107 bytes at most.
+    socket = f"--host=unix://{path / 'docker.sock'}"
+    pidfile = path / "pid"
     flags = [
-        socket, f"--data-root={tmp_path / 'data'}", f"--exec-root={tmp_path / 'exec'}",
+        socket, f"--data-root={path / 'data'}", f"--exec-root={path / 'exec'}",
         "--iptables=false", "--ip6tables=false",
     ]  # fmt: skip
     yield {
         "flags": flags,
-        "log": tmp_path / "log",
+        "log": path / "log",
         "pidfile": pidfile,
         "client": ("docker", socket),
     }
@@ -135,8 +136,8 @@ def test_a_daemon_is_started_once(docker, daemon):
     assert len(commands) == 1
 
 
-def test_a_daemon_that_cannot_start_says_why(docker, daemon, tmp_path):
-    (tmp_path / "data").write_text("in the way")
+def test_a_daemon_that_cannot_start_says_why(docker, daemon, path):
+    (path / "data").write_text("in the way")
     with pytest.raises(Problem, match=r"does not start: .* points to a file") as caught:
         provision.start(**daemon)
     assert "\n" not in str(caught.value)

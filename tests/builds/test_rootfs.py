@@ -10,7 +10,7 @@ from debian.debfile import DebFile
 
 from containerize.fetch import inputs
 from containerize.pack import layers
-from tests.conftest import Quiet
+from tests.conftest import Quiet, taking_turns
 
 # What mmdebstrap leaves for apt, dpkg and whoever boots the tree, and ours does not.
 APT = ("etc/apt", "var/cache/apt", "var/lib/apt", "var/log/apt")
@@ -56,11 +56,13 @@ def entries(path):
 
 def mmdebstrap(packages, directory, architecture):
     """The tar that mmdebstrap makes of these packages and of no others."""
-    if not shutil.which("mmdebstrap"):
-        root = [] if os.geteuid() == 0 else ["sudo", "--non-interactive"]
-        subprocess.run(
-            [*root, "apt-get", "install", "--yes", "--quiet", "mmdebstrap"], check=True
-        )
+    with taking_turns():
+        if not shutil.which("mmdebstrap"):
+            root = [] if os.geteuid() == 0 else ["sudo", "--non-interactive"]
+            subprocess.run(
+                [*root, "apt-get", "install", "--yes", "--quiet", "mmdebstrap"],
+                check=True,
+            )
     index = []
     for package, path in packages:
         deb = directory / Path(package.path).name

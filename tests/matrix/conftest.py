@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,7 @@ from containerize.engines.engine import Description, Engine
 from containerize.fetch import inputs
 from containerize.settings import Settings
 from containerize.verify import rebuild
-from tests.conftest import ROOT, Quiet
+from tests.conftest import ROOT, Quiet, scheduler, taking_turns
 from tests.matrix import releases
 from tests.matrix.releases import Release
 
@@ -72,7 +73,7 @@ class Built:
     """The canonical image, loaded into the engine."""
 
 
-TABLE = pytest.StashKey[list[Built]]()
+TABLE = pytest.StashKey[list[tuple[str, ...]]]()
 
 
 @pytest.fixture(scope="session")
@@ -87,7 +88,7 @@ def repository() -> Settings:
 def unpacked(repository: Settings) -> dict[Release, Path]:
     """Where each release is."""
     found = {row.release for row in ROWS}
-    with ThreadPoolExecutor() as pool:
+    with taking_turns(), ThreadPoolExecutor() as pool:
         paths = pool.map(lambda release: release.unpacked(repository), found)
         return dict(zip(found, paths, strict=True))
 
@@ -121,7 +122,7 @@ def built(
         built = rebuild.rebuild(repository, engine, builds, varied=False)
         reference = load(repository, engine, built)
         result = Built(row, engine, description, built, reference)
-        pytestconfig.stash.setdefault(TABLE, []).append(result)
+        pytestconfig.stash.setdefault(TABLE, []).append(_told(result))
         yield result
 
 
@@ -135,6 +136,32 @@ def load(repository: Settings, engine: Engine, built: rebuild.Rebuild) -> str:
     raise AssertionError("the engine does not know the image that it loaded")
 
 
+def _told(built: Built) -> tuple[str, ...]:
+    """The line of the table for what was built."""
+    found = built.description
+    rootless = ", rootless" if found.rootless else ""
+    return (
+        f"{found.kind} {found.server}{rootless}",
+        found.builder,
+        found.store,
+        built.rebuild.digests.manifest,
+        f"{built.rebuild.seconds:.1f}",
+    )
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Hand the table to the process that prints it, where that is another."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["matrix"] = session.config.stash.get(TABLE, [])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take the table that another process hands over."""
+    table = getattr(node, "workeroutput", {}).get("matrix", [])
+    node.config.stash.setdefault(TABLE, []).extend(map(tuple, table))
+
+
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
@@ -143,23 +170,17 @@ def pytest_terminal_summary(
     if not table:
         return
     rows = [("engine", "builder", "image store", "manifest digest", "seconds")]
-    for built in table:
-        found = built.description
-        rootless = ", rootless" if found.rootless else ""
-        rows.append(
-            (
-                f"{found.kind} {found.server}{rootless}",
-                found.builder,
-                found.store,
-                built.rebuild.digests.manifest,
-                f"{built.rebuild.seconds:.1f}",
-            )
-        )
+    rows += sorted(table)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     terminalreporter.section("matrix")
     for row in rows:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         terminalreporter.write_line("  ".join(cells).rstrip())
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Keep the tests of a row, which its parameter names, together in one process."""
+    return scheduler(config, log, lambda nodeid: nodeid.partition("[")[2])
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

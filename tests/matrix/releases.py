@@ -27,6 +27,7 @@ from containerize.engines.engine import Engine
 from containerize.fetch import mirrors
 from containerize.lock import base
 from containerize.settings import Settings
+from tests.conftest import taking_turns
 
 USER = "builder"
 UID = 60001
@@ -173,27 +174,32 @@ def docker(
     client = within(
         unpacked, "env", f"DOCKER_CONFIG={top}", "docker", f"--host=unix://{socket}"
     )
-    ip("add", bridge, "type", "bridge")
-    ip("set", bridge, "up")
-    with log.open("wb") as output:
-        daemon = subprocess.Popen(
-            command, stdout=output, stderr=output, start_new_session=True
-        )
-    try:
-        deadline = time.monotonic() + 60
-        while not engine.probe(client, os.environ).server:
-            if daemon.poll() is not None or time.monotonic() > deadline:
-                raise AssertionError(f"no daemon:\n{log.read_text()[-3000:]}")
-            time.sleep(0.1)
+    with contextlib.ExitStack() as ends:
+        # Two that start at once would find the same addresses free for their bridges.
+        with taking_turns():
+            ip("add", bridge, "type", "bridge")
+            ends.callback(ip, "del", bridge)
+            ip("set", bridge, "up")
+            with log.open("wb") as output:
+                daemon = subprocess.Popen(
+                    command, stdout=output, stderr=output, start_new_session=True
+                )
+            ends.callback(_end, daemon)
+            deadline = time.monotonic() + 60
+            while not engine.probe(client, os.environ).server:
+                if daemon.poll() is not None or time.monotonic() > deadline:
+                    raise AssertionError(f"no daemon:\n{log.read_text()[-3000:]}")
+                time.sleep(0.1)
         yield Docker(daemon, client)
-    finally:
-        daemon.terminate()
-        try:
-            daemon.wait(30)
-        except subprocess.TimeoutExpired:
-            daemon.kill()
-            daemon.wait()
-        ip("del", bridge)
+
+
+def _end(daemon: subprocess.Popen[bytes]) -> None:
+    daemon.terminate()
+    try:
+        daemon.wait(30)
+    except subprocess.TimeoutExpired:
+        daemon.kill()
+        daemon.wait()
 
 
 def podman(unpacked: Path, top: Path, *, rootless: bool = False) -> Engine:

@@ -67,7 +67,11 @@ def test_a_daemon_without_permission(docker, top):
     assert "usermod" in str(caught.value)
 
 
-SLEEP = "import signal, time; signal.signal(15, lambda *_: exit(1)); time.sleep(77)"
+# Known by its words, which no other process of the tests has.
+SLEEP = (
+    "import signal, time; signal.signal(15, lambda *_: exit(1)); "
+    f"time.sleep(77 + {os.getpid()})"
+)
 DOCKERFILE = """
 FROM scratch
 ADD build/rootfs.tar /

@@ -13,6 +13,8 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+from tests.conftest import taking_turns
+
 FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"),
     *("--disable-quic", "--no-first-run", "--no-proxy-server", "--disable-sync"),
@@ -24,8 +26,9 @@ class Browser:
     """A browser without a window, with a profile of its own in `profile`."""
 
     def __init__(self, profile: Path) -> None:
-        if not shutil.which("chromedriver"):
-            _install()
+        with taking_turns():
+            if not shutil.which("chromedriver"):
+                _install()
         self._driver = subprocess.Popen(
             ["chromedriver", "--port=0"], stdout=subprocess.PIPE, text=True
         )

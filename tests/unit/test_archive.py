@@ -379,7 +379,7 @@ def _packed(tmp_path, data, **changes):
     return read(write(tmp_path / "i.tar", files))
 
 
-PACKED = gzip.compress(LAYER)
+PACKED = gzip.compress(LAYER, mtime=0)
 ZSTD = zstandard.ZstdCompressor(write_checksum=True).compress(LAYER)
 
 
@@ -389,7 +389,7 @@ ZSTD = zstandard.ZstdCompressor(write_checksum=True).compress(LAYER)
         (PACKED[:-9], "layer 1 is truncated"),
         (PACKED + b"more", "layer 1 is damaged"),
         (PACKED[:20] + b"\xff\xff" + PACKED[22:], "layer 1 is damaged"),
-        (gzip.compress(LAYER + b"x"), "layer 1 does not have the digest"),
+        (gzip.compress(LAYER + b"x", mtime=0), "layer 1 does not have the digest"),
         (ZSTD[:-9], "layer 1 is truncated"),
         (ZSTD + ZSTD[:9], "layer 1 is truncated"),
         (ZSTD + b"more", "layer 1 is damaged"),

@@ -6,8 +6,10 @@ import io
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 
@@ -124,6 +126,37 @@ def test_no_variable_of_nox_chooses_other_tools(tmp_path, noxfile, backend):
     assert done.returncode == 0, done.stderr
     assert "1 passed" in done.stdout
     assert not list(tmp_path.glob(".nox/*/bin"))
+
+
+SLOW = """
+import time
+import pytest
+@pytest.fixture
+def started():
+    open("started", "w").close()
+    yield
+    time.sleep(1)
+    open("removed", "w").close()
+def test_one(started):
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(
+    "noxfile", ["noxfile.py", "containerize/templates/noxfile.py.in"]
+)
+def test_ctrl_c_leaves_tests_the_time_to_clean_up(tmp_path, noxfile):
+    shutil.copy(ROOT / noxfile, tmp_path / "noxfile.py")
+    (tmp_path / "tests/smoke").mkdir(parents=True)
+    (tmp_path / "tests/smoke/test_one.py").write_text(SLOW)
+    command = [sys.executable, "-m", "nox", "--session", "smoke"]
+    with subprocess.Popen(command, cwd=tmp_path, start_new_session=True) as process:
+        while not (tmp_path / "started").exists():
+            assert process.poll() is None
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    assert process.returncode != 0
+    assert (tmp_path / "removed").exists()
 
 
 def test_settings_that_pip_cannot_read_are_one_line(monkeypatch, tmp_path):
