@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import functools
 import json
-import random
+import os
 import re
 import time
 from http import HTTPStatus
@@ -149,7 +149,7 @@ class _Logged(Task):
         taken: str = self.request.headers.get("X_REQUEST_ID", "")
         if self._safe_id.fullmatch(taken):
             return taken
-        return f"{random.getrandbits(64):016x}"  # a name, no secret
+        return os.urandom(8).hex()
 
     def _method(self) -> str:
         method: str = self.request.command
