@@ -92,8 +92,18 @@ class Session:
 
     def show(self, commands: Commands) -> None:
         """What --dry prints: the commands that the engine would get."""
+        from containerize.errors import Problem
+
+        try:
+            variables = self.engine.variables
+        except Problem:  # none answers: nothing is known of what it would need
+
+            def variables(head: str) -> list[str]:
+                return []
+
         for command in commands:
-            echo([self.settings.engine or "docker", *command])
+            name = self.settings.engine or "docker"
+            echo([*variables(command[0]), name, *command])
 
     def container(self, name: str) -> str:
         """The container that a flag names, or else the settings."""
