@@ -108,6 +108,7 @@ def build(
         digests = export(
             settings, engine, names, archive,
             time=packed.locked.time, sources=sources, built=built,
+            reuse=cache and output is None,
         )  # fmt: skip
         if changed := record.changes(settings, {"inputs": sources}):
             archive.unlink()
@@ -201,10 +202,12 @@ def export(
     time: int,
     sources: Mapping[str, str],
     built: str = "",
+    reuse: bool = False,
 ) -> ImageDigests:
     """Write the engine's image canonically to `archive`, which tells its `names`.
 
-    `time`, in seconds since 1970, is the packed layers', `sources` what they came from
+    With `reuse`, layers that the last build left there are not made again. `time`, in
+    seconds since 1970, is the packed layers', `sources` what they came from
     (`record.inputs`). The engine knows the image as `built`, or else by the first of
     the names.
     """
@@ -218,6 +221,7 @@ def export(
             labels=labels(settings, sources),
             references=names,
             architecture=settings.image_architecture,
+            reuse=reuse,
         )
 
 
