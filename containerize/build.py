@@ -14,11 +14,12 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from containerize import DISTRIBUTION, disk
+from containerize import DISTRIBUTION, FORMAT, disk
 from containerize.engines.engine import Engine, ignore
 from containerize.errors import Problem, some
 from containerize.image import canonical, record
 from containerize.image.canonical import ImageDigests
+from containerize.init import marks
 from containerize.pack import layers, selection
 from containerize.settings import Settings, check_tag
 
@@ -133,7 +134,10 @@ def build(
 
 
 def pack(settings: Settings) -> layers.Packed:
-    """Pack the layers. Raises Problem where an input or the Dockerfile is missing."""
+    """Pack the layers. Raises Problem where an input or the Dockerfile is missing.
+
+    And where another format of this tool made the Dockerfile.
+    """
     check_pins()
     name = settings.dockerfile
     if not (settings.root / name).is_file():
@@ -141,6 +145,7 @@ def pack(settings: Settings) -> layers.Packed:
             f"there is no {name}: restore it (git checkout {name}), or let "
             "`containerize init` write it"
         )
+    marks.check(settings.root / name, FORMAT)
     return layers.pack(settings)
 
 
