@@ -92,20 +92,23 @@ class Packed:
     locked: locks.BaseLock
     left_out: tuple[str, ...]
     """As `selection.App` has it."""
-    ignored: tuple[str, ...]
-    """What only a .gitignore keeps out (`selection.ignored`)."""
     notes: tuple[str, ...]
 
 
-def pack(settings: Settings) -> Packed:
+def pack(
+    settings: Settings,
+    collected: inputs.Inputs | None = None,
+    app: selection.App | None = None,
+) -> Packed:
     """Pack the layers, `LAYERS`, into the build directory.
 
     rootfs and deps are left as they are where they already come from these inputs.
-    Raises Problem where a lock or an input is missing or wrong.
+    `collected` and `app` are read here if they are not given. Raises Problem where a
+    lock or an input is missing or wrong.
     """
-    collected = inputs.collect(settings)
+    collected = collected or inputs.collect(settings)
     locked = collected.base
-    app = selection.app(settings)
+    app = app or selection.app(settings)
     check_app(settings, app.files, [wheel.path for wheel in collected.wheels])
     own = project.Made({}, False)
     if settings.installs_project:
@@ -141,7 +144,6 @@ def pack(settings: Settings) -> Packed:
         layers=tuple(made),
         locked=locked,
         left_out=app.left_out,
-        ignored=selection.ignored(settings),
         notes=(*app.notes, *filter(None, [own.note])),
     )
 
