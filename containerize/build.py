@@ -115,12 +115,15 @@ def build(
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
             ignored = pool.submit(selection.ignored, settings)
             make(settings, engine, [built], cache=cache)
-        digests = export(
-            settings, engine, names, archive,
-            time=packed.locked.time, sources=sources, built=built,
-            reuse=cache and output is None,
-        )  # fmt: skip
-        if changed := record.changes(settings, {"inputs": sources}):
+            with disk.scratch(archive.parent) as scratch:
+                saved = save(engine, built, scratch)
+                changes = pool.submit(record.changes, settings, {"inputs": sources})
+                digests = write(
+                    settings, names, saved, archive,
+                    time=packed.locked.time, sources=sources,
+                    reuse=cache and output is None,
+                )  # fmt: skip
+        if changed := changes.result():
             archive.unlink()
             raise Problem(
                 f"{some(changed)} changed during the build: build again, or name in "
@@ -219,6 +222,40 @@ def make(
     return "sha256:" + found.stdout.strip().removeprefix("sha256:")
 
 
+def save(engine: Engine, name: str, directory: Path) -> Path:
+    """The file in `directory` that an engine has saved its image to."""
+    saved = directory / "saved.tar"
+    engine.run(*save_command(engine.kind, name, saved))
+    return saved
+
+
+def write(
+    settings: Settings,
+    names: Sequence[str],
+    saved: Path,
+    archive: Path,
+    *,
+    time: int,
+    sources: Mapping[str, str],
+    reuse: bool = False,
+) -> ImageDigests:
+    """Write a saved image canonically to `archive`, which tells its `names`.
+
+    With `reuse`, layers that the last build left there are not made again. `time`, in
+    seconds since 1970, is the packed layers', `sources` what they came from
+    (`record.inputs`).
+    """
+    return canonical.canonicalize(
+        saved,
+        archive,
+        time=time,
+        labels=labels(settings, sources),
+        references=names,
+        architecture=settings.image_architecture,
+        reuse=reuse,
+    )
+
+
 def export(
     settings: Settings,
     engine: Engine,
@@ -227,28 +264,14 @@ def export(
     *,
     time: int,
     sources: Mapping[str, str],
-    built: str = "",
-    reuse: bool = False,
 ) -> ImageDigests:
-    """Write the engine's image canonically to `archive`, which tells its `names`.
+    """Write the image that the engine has by the first name canonically to `archive`.
 
-    With `reuse`, layers that the last build left there are not made again. `time`, in
-    seconds since 1970, is the packed layers', `sources` what they came from
-    (`record.inputs`). The engine knows the image as `built`, or else by the first of
-    the names.
+    See `write` for the rest. Nothing of an earlier build is used.
     """
     with disk.scratch(archive.parent) as scratch:
-        saved = scratch / "saved.tar"
-        engine.run(*save_command(engine.kind, built or names[0], saved))
-        return canonical.canonicalize(
-            saved,
-            archive,
-            time=time,
-            labels=labels(settings, sources),
-            references=names,
-            architecture=settings.image_architecture,
-            reuse=reuse,
-        )
+        saved = save(engine, names[0], scratch)
+        return write(settings, names, saved, archive, time=time, sources=sources)
 
 
 def _name_loaded(engine: Engine, digests: ImageDigests, names: Sequence[str]) -> str:
