@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import dataclasses
+import itertools
 import json
 import os
 import secrets
@@ -129,7 +130,7 @@ def build(
                 f"{some(changed)} changed during the build: build again, or name in "
                 "exclude what no image needs"
             )
-        engine.run(*load_command(engine.kind, archive))
+        load(engine, archive, digests, _held(settings, engine))
         loaded = _name_loaded(engine, digests, names)
     finally:
         # The builder's own form has done its work; its layers stay as build cache.
@@ -272,6 +273,42 @@ def export(
     with disk.scratch(archive.parent) as scratch:
         saved = save(engine, names[0], scratch)
         return write(settings, names, saved, archive, time=time, sources=sources)
+
+
+def load(
+    engine: Engine, archive: Path, digests: ImageDigests, held: Sequence[str]
+) -> None:
+    """Load a canonical archive, without the layers that the engine holds already.
+
+    `held` are the diff IDs of an image that it had. It says so if it has lost them,
+    and gets the whole archive then.
+    """
+    pairs = zip(digests.layers, held, strict=False)
+    same = itertools.takewhile(lambda pair: pair[0].diff_id == pair[1], pairs)
+    lower = len(list(same))
+    if lower:
+        without = {layer.digest for layer in digests.layers[:lower]}
+        needed = {layer.digest for layer in digests.layers[lower:]}
+        with disk.scratch(archive.parent) as scratch:
+            part = scratch / "new-layers.tar"
+            canonical.write_part(archive, part, without - needed)
+            if not engine.run(*load_command(engine.kind, part), check=False).returncode:
+                return
+    engine.run(*load_command(engine.kind, archive))
+
+
+def _held(settings: Settings, engine: Engine) -> Sequence[str]:
+    """The diff IDs of the last build's image, if the engine needs no others' blobs.
+
+    Docker's classic store, whose ID of an image is the config's digest, looks whether
+    it has a layer's chain before it opens the layer.
+    """
+    last = record.last(settings)
+    loaded = last.get("loaded")
+    known = loaded.get(_engine_name(engine)) if isinstance(loaded, dict) else None
+    if engine.kind != "docker" or not known or known != last.get("config"):
+        return ()
+    return last.get("diff_ids") or ()
 
 
 def _name_loaded(engine: Engine, digests: ImageDigests, names: Sequence[str]) -> str:
