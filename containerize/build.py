@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import dataclasses
+import itertools
 import json
 import os
 import secrets
@@ -17,6 +19,7 @@ from packaging.requirements import Requirement
 from containerize import DISTRIBUTION, FORMAT, disk
 from containerize.engines.engine import Engine, ignore
 from containerize.errors import Problem, some
+from containerize.fetch import inputs
 from containerize.image import canonical, record
 from containerize.image.canonical import ImageDigests
 from containerize.init import marks
@@ -32,6 +35,8 @@ class Image:
     archive: Path
     digests: ImageDigests
     packed: layers.Packed
+    ignored: tuple[str, ...]
+    """What only a .gitignore keeps out (`selection.ignored`)."""
 
 
 def archive_path(settings: Settings) -> Path:
@@ -91,9 +96,11 @@ def build(
     tags: Sequence[str] = (),
     cache: bool = True,
     output: Path | None = None,
+    collected: inputs.Inputs | None = None,
 ) -> Image:
     """Pack the layers, build with `engine`, make the image canonical and load it.
 
+    `collected` are the inputs, which are read from the cache if they are not given.
     The archive, `output` or the one in the dist directory, appears whole or not at
     all, and the tags end on the canonical image. Raises Problem where the Dockerfile,
     a lock or an input is missing or wrong or changes meanwhile, and where the engine
@@ -101,22 +108,29 @@ def build(
     """
     names = references(settings, tags)
     archive = output or archive_path(settings)
-    sources = record.inputs(settings)
-    packed = pack(settings)
+    app = selection.app(settings)
+    sources = record.inputs(settings, app)
+    packed = pack(settings, collected, app)
     built = fresh(settings)
     try:
-        make(settings, engine, [built], cache=cache)
-        digests = export(
-            settings, engine, names, archive,
-            time=packed.locked.time, sources=sources, built=built,
-        )  # fmt: skip
-        if changed := record.changes(settings, {"inputs": sources}):
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            ignored = pool.submit(selection.ignored, settings)
+            make(settings, engine, [built], cache=cache)
+            with disk.scratch(archive.parent) as scratch:
+                saved = save(engine, built, scratch)
+                changes = pool.submit(record.changes, settings, {"inputs": sources})
+                digests = write(
+                    settings, names, saved, archive,
+                    time=packed.locked.time, sources=sources,
+                    reuse=cache and output is None,
+                )  # fmt: skip
+        if changed := changes.result():
             archive.unlink()
             raise Problem(
                 f"{some(changed)} changed during the build: build again, or name in "
                 "exclude what no image needs"
             )
-        engine.run(*load_command(engine.kind, archive))
+        load(engine, archive, digests, _held(settings, engine))
         loaded = _name_loaded(engine, digests, names)
     finally:
         # The builder's own form has done its work; its layers stay as build cache.
@@ -129,13 +143,24 @@ def build(
             names=names,
             loaded={_engine_name(engine): loaded},
         )
-    return Image(references=names, archive=archive, digests=digests, packed=packed)
+    return Image(
+        references=names,
+        archive=archive,
+        digests=digests,
+        packed=packed,
+        ignored=ignored.result(),
+    )
 
 
-def pack(settings: Settings) -> layers.Packed:
+def pack(
+    settings: Settings,
+    collected: inputs.Inputs | None = None,
+    app: selection.App | None = None,
+) -> layers.Packed:
     """Pack the layers. Raises Problem where an input or the Dockerfile is missing.
 
-    And where another format of this tool made the Dockerfile.
+    And where another format of this tool made the Dockerfile. `collected` and `app`
+    are read here if they are not given.
     """
     check_pins()
     name = settings.dockerfile
@@ -145,7 +170,7 @@ def pack(settings: Settings) -> layers.Packed:
             "`containerize init` write it"
         )
     marks.check(settings.root / name, FORMAT)
-    return layers.pack(settings)
+    return layers.pack(settings, collected, app)
 
 
 def check_pins() -> None:
@@ -184,7 +209,8 @@ def make(
     command = build_command(settings, engine.kind, names, cache=cache)
     engine.stream(*command, cwd=settings.root)
     form = ("image", "inspect", "--format", "{{.Id}}", names[0])
-    if engine.run(*form, check=False, echo=False).returncode:
+    found = engine.run(*form, check=False, echo=False)
+    if found.returncode:
         kept = "see what its `build` really runs"
         if engine.kind == "docker":
             kept = (
@@ -194,7 +220,41 @@ def make(
         raise Problem(
             f"`{engine.kind} build` succeeded and left no image in the engine: {kept}"
         )
-    return engine.identifier(names[0])
+    return "sha256:" + found.stdout.strip().removeprefix("sha256:")
+
+
+def save(engine: Engine, name: str, directory: Path) -> Path:
+    """The file in `directory` that an engine has saved its image to."""
+    saved = directory / "saved.tar"
+    engine.run(*save_command(engine.kind, name, saved))
+    return saved
+
+
+def write(
+    settings: Settings,
+    names: Sequence[str],
+    saved: Path,
+    archive: Path,
+    *,
+    time: int,
+    sources: Mapping[str, str],
+    reuse: bool = False,
+) -> ImageDigests:
+    """Write a saved image canonically to `archive`, which tells its `names`.
+
+    With `reuse`, layers that the last build left there are not made again. `time`, in
+    seconds since 1970, is the packed layers', `sources` what they came from
+    (`record.inputs`).
+    """
+    return canonical.canonicalize(
+        saved,
+        archive,
+        time=time,
+        labels=labels(settings, sources),
+        references=names,
+        architecture=settings.image_architecture,
+        reuse=reuse,
+    )
 
 
 def export(
@@ -205,25 +265,51 @@ def export(
     *,
     time: int,
     sources: Mapping[str, str],
-    built: str = "",
 ) -> ImageDigests:
-    """Write the engine's image canonically to `archive`, which tells its `names`.
+    """Write the image that the engine has by the first name canonically to `archive`.
 
-    `time`, in seconds since 1970, is the packed layers', `sources` what they came from
-    (`record.inputs`). The engine knows the image as `built`, or else by the first of
-    the names.
+    See `write` for the rest. Nothing of an earlier build is used.
     """
     with disk.scratch(archive.parent) as scratch:
-        saved = scratch / "saved.tar"
-        engine.run(*save_command(engine.kind, built or names[0], saved))
-        return canonical.canonicalize(
-            saved,
-            archive,
-            time=time,
-            labels=labels(settings, sources),
-            references=names,
-            architecture=settings.image_architecture,
-        )
+        saved = save(engine, names[0], scratch)
+        return write(settings, names, saved, archive, time=time, sources=sources)
+
+
+def load(
+    engine: Engine, archive: Path, digests: ImageDigests, held: Sequence[str]
+) -> None:
+    """Load a canonical archive, without the layers that the engine holds already.
+
+    `held` are the diff IDs of an image that it had. It says so if it has lost them,
+    and gets the whole archive then.
+    """
+    pairs = zip(digests.layers, held, strict=False)
+    same = itertools.takewhile(lambda pair: pair[0].diff_id == pair[1], pairs)
+    lower = len(list(same))
+    if lower:
+        without = {layer.digest for layer in digests.layers[:lower]}
+        needed = {layer.digest for layer in digests.layers[lower:]}
+        with disk.scratch(archive.parent) as scratch:
+            part = scratch / "new-layers.tar"
+            canonical.write_part(archive, part, without - needed)
+            if not engine.run(*load_command(engine.kind, part), check=False).returncode:
+                return
+    engine.run(*load_command(engine.kind, archive))
+
+
+def _held(settings: Settings, engine: Engine) -> Sequence[str]:
+    """The diff IDs of the last build's image, if the engine needs no others' blobs.
+
+    Docker's classic store, whose ID of an image is the config's digest, looks whether
+    it has a layer's chain before it opens the layer.
+    """
+    last = record.last(settings)
+    loaded = last.get("loaded")
+    known = loaded.get(_engine_name(engine)) if isinstance(loaded, dict) else None
+    if engine.kind != "docker" or not known or known != last.get("config"):
+        return ()
+    found = last.get("diff_ids")
+    return found if isinstance(found, list) else ()
 
 
 def _name_loaded(engine: Engine, digests: ImageDigests, names: Sequence[str]) -> str:
@@ -235,19 +321,23 @@ def _name_loaded(engine: Engine, digests: ImageDigests, names: Sequence[str]) ->
     # A classic store's ID is the config's digest, a containerd store's the manifest's.
     for digest in (digests.config, digests.manifest):
         answer = engine.run(
-            "image", "inspect", "--format", "{{json .RepoTags}}", digest,
+            "image", "inspect", "--format", "{{.Id}} {{json .RepoTags}}", digest,
             check=False, echo=False,
         )  # fmt: skip
         if answer.returncode == 0:
             break
     else:
         raise Problem(f"the engine does not have the image {digests.config} it loaded")
-    loaded = engine.identifier(digest)
+    known, _, text = answer.stdout.strip().partition(" ")
+    loaded = "sha256:" + known.removeprefix("sha256:")
+    given = json.loads(text) or []
     for name in names:
+        if name in given:
+            continue
         engine.run("tag", digest, name)
         if engine.identifier(name) != loaded:
             raise Problem(f"something else moves the tag {name}: end it, build again")
-        for foreign in json.loads(answer.stdout) or []:
+        for foreign in given:
             if engine.kind == "podman" and foreign.endswith(f"/library/{name}"):
                 engine.run("untag", digest, foreign, echo=False)
     return loaded

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import dataclasses
 import hashlib
 import importlib.util
@@ -92,20 +93,23 @@ class Packed:
     locked: locks.BaseLock
     left_out: tuple[str, ...]
     """As `selection.App` has it."""
-    ignored: tuple[str, ...]
-    """What only a .gitignore keeps out (`selection.ignored`)."""
     notes: tuple[str, ...]
 
 
-def pack(settings: Settings) -> Packed:
+def pack(
+    settings: Settings,
+    collected: inputs.Inputs | None = None,
+    app: selection.App | None = None,
+) -> Packed:
     """Pack the layers, `LAYERS`, into the build directory.
 
     rootfs and deps are left as they are where they already come from these inputs.
-    Raises Problem where a lock or an input is missing or wrong.
+    `collected` and `app` are read here if they are not given. Raises Problem where a
+    lock or an input is missing or wrong.
     """
-    collected = inputs.collect(settings)
+    collected = collected or inputs.collect(settings)
     locked = collected.base
-    app = selection.app(settings)
+    app = app or selection.app(settings)
     check_app(settings, app.files, [wheel.path for wheel in collected.wheels])
     own = project.Made({}, False)
     if settings.installs_project:
@@ -131,17 +135,19 @@ def pack(settings: Settings) -> Packed:
         (lambda: large, None),
         (lambda: small, None),
     )
-    made = [
-        _packed(settings, name, locked.time, *part)
-        for name, part in zip(LAYERS, parts, strict=True)
-    ]
-    with disk.atomic(settings.build_dir / COMPILE.name) as file:
-        file.write(COMPILE.read_bytes())
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:  # to hash takes no lock
+        futures = [
+            pool.submit(_packed, settings, name, locked.time, *part)
+            for name, part in zip(LAYERS, parts, strict=True)
+        ]
+        made = [future.result() for future in futures]
+    if not _holds(settings.build_dir / COMPILE.name, disk.sha256(COMPILE)):
+        with disk.atomic(settings.build_dir / COMPILE.name) as file:
+            file.write(COMPILE.read_bytes())
     return Packed(
         layers=tuple(made),
         locked=locked,
         left_out=app.left_out,
-        ignored=selection.ignored(settings),
         notes=(*app.notes, *filter(None, [own.note])),
     )
 
@@ -500,10 +506,36 @@ def _packed(
         # A tar without entries is a file to builders, which they copy; and where a step
         # changes nothing, Docker's first builder fails at the next. All images have it.
         packed.add(APP, tree.DIRECTORY)
-    with disk.atomic(path) as file:
-        packed.write(file, time)
-    digest = disk.sha256(path)
-    with disk.atomic(stamp) as file:
-        file.write(json.dumps([key, digest, packed.warnings]).encode())
-    size = path.stat().st_size
-    return Layer(name, path, digest, size, warnings=tuple(packed.warnings))
+    sink = _Sink()
+    packed.write(sink, time)  # type: ignore[arg-type]
+    digest = sink.hash.hexdigest()
+    # A builder knows a file that is left alone without reading it.
+    if not _holds(path, digest):
+        with disk.atomic(path) as file:
+            packed.write(file, time)
+    if made_from:
+        with disk.atomic(stamp) as file:
+            file.write(json.dumps([key, digest, packed.warnings]).encode())
+    return Layer(name, path, digest, sink.size, warnings=tuple(packed.warnings))
+
+
+class _Sink:
+    """A file that keeps nothing of what is written but its SHA-256 and its size."""
+
+    def __init__(self) -> None:
+        self.hash, self.size = hashlib.sha256(), 0
+
+    def write(self, data: bytes) -> None:
+        self.hash.update(data)
+        self.size += len(data)
+
+    def tell(self) -> int:
+        return self.size
+
+
+def _holds(path: Path, digest: str) -> bool:
+    """Whether a file is there and has that SHA-256."""
+    try:
+        return disk.sha256(path) == digest
+    except OSError:
+        return False

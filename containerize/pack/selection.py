@@ -120,7 +120,7 @@ def outputs(settings: Settings) -> list[Path]:
     return [
         *(build / f"{name}.{kind}" for name in LAYERS for kind in ("tar", "json")),
         *(build / name for name in ("compile_modules.py", "backend.json", "context")),
-        *(dist / f"{settings.image}.{kind}" for kind in ("tar", "json")),
+        *(dist / f"{settings.image}.{kind}" for kind in ("tar", "json", "layers")),
     ]
 
 

@@ -3,11 +3,13 @@
 import dataclasses
 import json
 import os
+import secrets
 
 import pytest
 
 from containerize import build
 from containerize.errors import Problem
+from containerize.image import canonical
 from tests.canary import reaches_out
 
 
@@ -184,3 +186,42 @@ def test_removed_images_are_named_in_a_line(built, using, clone):
     assert f"{other.image}:b" in said[0]
     assert said[0].startswith("removed ")
     assert "image" in said[0]
+
+
+def loaded(shown):
+    """What was loaded, of the commands that were shown."""
+    found = [command[-1] for command in shown if {"load", "pull"} & {*command}]
+    return [name.removeprefix("docker-archive:") for name in found]
+
+
+def test_an_edit_loads_the_new_layers_alone(built, using, clone):
+    """On a classic store, which has the others of the last build."""
+    shown = []
+    told = dataclasses.replace(using, on_command=shown.append)
+    classic = built.digests.config == using.identifier(built.references[0])
+    archive = str(build.archive_path(clone))
+    build.build(clone, told, tags=["part"])
+    assert [archive in name for name in loaded(shown)] == [True]
+    shown.clear()
+    (clone.root / "app" / "new.py").write_text("x = 'new'\n")
+    made = build.build(clone, told, tags=["part"])
+    parted = using.kind == "docker" and classic
+    assert [archive in name for name in loaded(shown)] == [not parted]
+    words = ("--entrypoint=python3", clone.reference("part"), "-c")
+    said = using.run("run", "--rm", *words, "import app.new; print(app.new.x)")
+    assert said.stdout == "new\n"
+    assert build.build(clone, told, tags=["part"], cache=False).digests == made.digests
+
+
+def test_an_engine_that_lost_its_layers_gets_them_all(using, project, built, tmp_path):
+    """An image of another time, which it never had, stands for one that is removed."""
+    name, archive = project.reference("lost"), tmp_path / "image.tar"
+    digests = canonical.canonicalize(
+        built.archive, archive, time=secrets.randbelow(10**9), references=[name],
+        labels=dict([project.label.split("=")]),
+    )  # fmt: skip
+    shown = []
+    told = dataclasses.replace(using, on_command=shown.append)
+    build.load(told, archive, digests, digests.diff_ids[:1])
+    assert [name == str(archive) for name in loaded(shown)] == [False, True]
+    assert build._name_loaded(using, digests, [name])
