@@ -56,7 +56,7 @@ def scheduler(config: pytest.Config, log: Any, group: Callable[[str], str]) -> A
     """What hands out tests with `--dist loadscope`: those of a group to one process."""
     from xdist.scheduler import LoadScopeScheduling
 
-    class ByGroup(LoadScopeScheduling):
+    class ByGroup(LoadScopeScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
             return group(nodeid)
 
