@@ -46,6 +46,20 @@ def inputs(settings: Settings) -> dict[str, str]:
     Packages and wheels are in it through the locks that name them, and the code that
     packs them as the number of its format.
     """
+    found = beneath(settings)
+    if settings.installs_project:
+        found |= {file.path: _state(file) for file in project.reads(settings)}
+    found |= {file.path: _state(file) for file in selection.app(settings).files}
+    served = "".join(map(disk.sha256, layers.service_files()))
+    found["package served"] = f"sha256:{hashlib.sha256(served.encode()).hexdigest()}"
+    return found
+
+
+def beneath(settings: Settings) -> dict[str, str]:
+    """Of the `inputs` those that the app stands on: neither its files nor the service.
+
+    The app's own pyproject.toml is among them if that says what is installed.
+    """
     found = {
         name: f"sha256:{text_sha256(settings.root / name)}"
         if (settings.root / name).is_file()
@@ -53,10 +67,8 @@ def inputs(settings: Settings) -> dict[str, str]:
         for name in (settings.dockerfile, *locks(settings))
     }
     if settings.installs_project:
-        found |= {file.path: _state(file) for file in project.reads(settings)}
-    found |= {file.path: _state(file) for file in selection.app(settings).files}
-    served = "".join(map(disk.sha256, layers.service_files()))
-    found["package served"] = f"sha256:{hashlib.sha256(served.encode()).hexdigest()}"
+        own = (f for f in project.reads(settings) if f.path == "pyproject.toml")
+        found |= {file.path: _state(file) for file in own}
     found["containerize format"] = str(FORMAT)
     for name in (*("image", "app", "base_image", "python"), "image_architecture"):
         found[f"setting {name.replace('_', '-')}"] = str(getattr(settings, name))
@@ -117,12 +129,24 @@ def write(
 
 def read(settings: Settings) -> dict[str, Any]:
     """The record of the last build where that was of the files as they are, else {}."""
+    found = _read(settings)
+    return found if found.get("inputs") == inputs(settings) else {}
+
+
+def read_beneath(settings: Settings) -> dict[str, Any]:
+    """The record of the last build if what the app stands on is as it was, else {}."""
+    found = _read(settings)
+    before = found.get("inputs")
+    same = isinstance(before, dict) and beneath(settings).items() <= before.items()
+    return found if same else {}
+
+
+def _read(settings: Settings) -> dict[str, Any]:
     try:
         found = json.loads(path(settings).read_bytes())
     except (OSError, ValueError):
         return {}
-    current = isinstance(found, dict) and found.get("inputs") == inputs(settings)
-    return found if current else {}
+    return found if isinstance(found, dict) else {}
 
 
 def save_golden(settings: Settings, digests: ImageDigests) -> None:
