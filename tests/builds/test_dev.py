@@ -94,8 +94,9 @@ class Development:
             while not self._over:
                 if select.select([self.leader], [], [], 0.1)[0]:
                     part = os.read(self.leader, 1 << 16)
+                    if not part:
+                        break
                     self._said += part
-                    self._over = not part
         os.close(self.leader)
 
     @property
