@@ -208,24 +208,27 @@ class _Host(contextlib.AbstractContextManager["_Host"]):
 
     def _watch(self, beat: Callable[[bytes], None]) -> None:
         start = self._seen()
-        told: object = frozenset()
+        told: frozenset[tuple[str, str]] = frozenset()
         last = time.monotonic()
         while not self._over.wait(1):
             if time.monotonic() - last > _BEAT:
                 last = time.monotonic()
                 with contextlib.suppress(OSError):
                     beat(b".")
-            news = self._seen() - start
+            if (seen := self._seen()) is None:
+                continue
+            start = seen if start is None else start
+            news = seen - start
             if news and news != told:
                 self._on_line(f"{changes(news)}: build again (Ctrl-C, `invoke dev`)")
             told = news
 
-    def _seen(self) -> frozenset[tuple[str, str]]:
-        """What the image stands on; what cannot be read is a state too."""
+    def _seen(self) -> frozenset[tuple[str, str]] | None:
+        """What the image stands on; None half-way through an edit."""
         try:
             return frozenset(self._look().items())
-        except Problem as problem:
-            return frozenset({(str(problem).partition(": ")[0], "")})
+        except (Problem, OSError, ValueError):
+            return None
 
 
 def changes(news: frozenset[tuple[str, str]]) -> str:
