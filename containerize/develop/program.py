@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import ctypes
 import hmac
+import mmap
 import os
 import select
 import signal
@@ -149,15 +150,17 @@ def _supervise(listener: socket.socket, host: socket.socket, key: bytes) -> int:
     waker.setblocking(False)
     signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
+    imported = mmap.mmap(-1, 1)  # shared with the child
     child = 0
     try:
         while True:
+            imported[0] = 0
             child = os.fork()
             if not child:
                 signal.set_wakeup_fd(-1)
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 host.close()
-                serve(listener, key)
+                serve(listener, key, imported)
             code = None
             while code is None:
                 ready, _, _ = select.select([host, woken], [], [])
@@ -169,7 +172,8 @@ def _supervise(listener: socket.socket, host: socket.socket, key: bytes) -> int:
             child = 0
             if code != RELOAD:
                 _say(f"the app's process {_words(code)}; the next request starts it")
-                _drop(listener)
+                if not imported[0]:
+                    _drop(listener)
                 while listener not in select.select([listener, host], [], [])[0]:
                     if not host.recv(64):
                         return 0
@@ -219,14 +223,18 @@ def _say(text: str) -> None:
     sys.stderr.write(f"dev: {text}\n")
 
 
-def serve(listener: socket.socket, key: bytes) -> None:
-    """Import the app and serve it. Ends the process, with RELOAD if a file changes."""
+def serve(listener: socket.socket, key: bytes, imported: mmap.mmap) -> None:
+    """Import the app and serve it. Ends the process, with RELOAD if a file changes.
+
+    `imported` becomes 1 once the import is over.
+    """
     from werkzeug.debug import DebuggedApplication
     from werkzeug.serving import ThreadedWSGIServer
 
     watch = Watch(TREE)
     app, well = load()
     watch.begin(well)
+    imported[0] = 1
 
     class Server(ThreadedWSGIServer):
         """Looks for changes before it takes a connection, which waits for the new code.
