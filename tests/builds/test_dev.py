@@ -103,9 +103,9 @@ class Development:
     def said(self):
         return self._said.decode(errors="replace").replace("\r", "")
 
-    def wait(self, text, count=1):
-        until(lambda: self.said.count(text) >= count or self.process.poll() is not None)
-        assert self.said.count(text) >= count, self.said
+    def wait(self, text, timeout=60):
+        until(lambda: text in self.said or self.process.poll() is not None, timeout)
+        assert text in self.said, self.said
 
     def get(self, path=""):
         """Status and body of an answer; the connection may come before the app."""
@@ -175,10 +175,13 @@ def environment(using, tree):
 def kept(tree, environment):
     """One that runs for all tests that only ask it."""
     found = Development(tree, environment)
-    found.wait("answers at")
-    yield found
-    assert found.end() == 0, found.said
-    print(found.said)
+    try:
+        found.wait("answers at", 600)  # it builds
+        yield found
+    finally:
+        code = found.end()
+        print(found.said)
+    assert code == 0
 
 
 @pytest.fixture
