@@ -1,9 +1,9 @@
-# containerize format 2 sha256:e6179fa073653e1ac76cc850258b69ee
+# containerize format 2 sha256:27bb1ae83bf73e9cf0480dee4f1558c7
 """The daily verbs: `invoke --list` names them, `invoke --help VERB` explains one.
 
 From nothing to the app answering: init, up
 The image:      lock, fetch, build, digest, verify, images
-The container:  run, exec, logs, ps, stop
+The container:  run, dev, exec, logs, ps, stop
 The rest:       lint, engine, clean
 """
 

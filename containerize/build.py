@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
+from typing import Any
 
 from packaging.requirements import Requirement
 
@@ -23,6 +24,7 @@ from containerize.fetch import inputs
 from containerize.image import canonical, record
 from containerize.image.canonical import ImageDigests
 from containerize.init import marks
+from containerize.lock import locks
 from containerize.pack import layers, selection
 from containerize.settings import Settings, check_tag
 
@@ -352,13 +354,31 @@ def labels(settings: Settings, sources: Mapping[str, str]) -> dict[str, str]:
 
 def is_current(settings: Settings, engine: Engine, name: str) -> bool:
     """Whether `name` in the engine is what a build of the files as they are gave."""
-    found = record.read(settings)
+    return _is_loaded(record.read(settings), engine, name)
+
+
+def carries(settings: Settings, engine: Engine, name: str) -> bool:
+    """As `is_current`, whatever the app's own files are now."""
+    return _is_loaded(record.read_beneath(settings), engine, name)
+
+
+def _is_loaded(found: Mapping[str, Any], engine: Engine, name: str) -> bool:
     try:
         return name in found["references"] and found["loaded"][
             _engine_name(engine)
         ] == engine.identifier(name)
     except (KeyError, Problem):
         return False
+
+
+def wants_build(settings: Settings) -> dict[str, str]:
+    """What has an image built anew if it changes, the app's files aside.
+
+    By name the state of what the app stands on, and a line for each lock that is out
+    of step with its inputs, which has no state.
+    """
+    stale = (line.partition(": ")[0] for line in locks.check_image(settings))
+    return record.beneath(settings) | dict.fromkeys(stale, "")
 
 
 def current(settings: Settings) -> ImageDigests | None:

@@ -5,6 +5,7 @@ A verb imports what it uses when it runs, so that a list of the verbs takes no t
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import os
@@ -574,6 +575,73 @@ def up(
     )
     say(started.answer)
     say(f"Next: curl {started.url}, invoke logs --follow, invoke ps, invoke stop")
+
+
+def _dry_dev(s: Session, port: str = "", name: str = "", **given: Any) -> Commands:
+    from containerize.develop import session
+
+    settings, environment = s.given(**given)
+    s.port(port)
+    name = s.container(name or f"{settings.container_name}-dev")
+    launch = session.launch(
+        settings,
+        settings.reference(),
+        name=name,
+        user="USER",
+        environment=environment,
+    )
+    start = [*session.start_words(), name]
+    return [*_dry_build(s), launch.command(("create",)), start]
+
+
+@verb(
+    _dry_dev,
+    iterable=["env", "volume"],
+    help={
+        "port": PORT,
+        "name": "name of the container; by default NAME-dev",
+        **GIVEN,
+        "engine": ENGINE,
+    },
+)
+def dev(
+    s: Session,
+    env: list[str],
+    volume: list[str],
+    port: str = "",
+    name: str = "",
+    env_file: str = "",
+    network: str = "",
+    memory: str = "",
+    engine: str = "",
+) -> None:
+    """Serve the working tree in the image, with Flask's debugger, until Ctrl-C."""
+    from containerize import build as building
+    from containerize.develop import session
+
+    number, reference = s.port(port), s.settings.reference()
+    settings, environment = s.given(env, env_file, volume, network, memory)
+    name = s.container(name or f"{settings.container_name}-dev")
+    using = s.ensure_engine()
+    session.heed_hangup()
+    session.see_free(settings, using, name=name, port=number)
+    lock_what_is_missing(s.settings)
+    if not building.carries(s.settings, using, reference):
+        fetch_or_relock(s.settings)
+        describe(building.build(s.settings, using))
+    if settings.commands:
+        say(f"{', '.join(settings.commands)}: dev runs the app alone, not these")
+    with contextlib.suppress(KeyboardInterrupt):
+        session.serve(
+            settings,
+            using,
+            reference,
+            name=name,
+            port=number,
+            environment=environment,
+            look=lambda: building.wants_build(Session(engine).settings),
+            on_line=say,
+        )
 
 
 def _words() -> list[str]:

@@ -271,6 +271,15 @@ _MEANINGS: tuple[tuple[re.Pattern[str], _Explanation], ...] = tuple(
                 "{kind} has no network {name}: `{kind} network create {name}` makes it"
             ),
         ),
+        (
+            r"bind source path does not exist: ([^\n]+)"
+            r"|Mounts denied:?[^\n/]*\s*The path (\S+) is not shared"
+            r"|statfs ([^\n]+): no such file or directory",
+            _say(
+                "{kind} does not see {name}, which is to be mounted: share it with the "
+                "machine that the engine is on"
+            ),
+        ),
         (r"no space left on device|disk quota exceeded", _full),
         (
             r"buildx component is missing or broken",

@@ -208,7 +208,7 @@ def _discarded_unless_well(
     try:
         yield
     except BaseException as error:
-        with _undisturbed():
+        with undisturbed():
             # A name in use is another container's; anything else that is there is ours.
             ours = state(settings, engine, name)
             said = log_words(engine, name) if ours and ours != "created" else ""
@@ -224,7 +224,7 @@ def _discarded_unless_well(
 
 
 @contextlib.contextmanager
-def _undisturbed() -> Iterator[None]:
+def undisturbed() -> Iterator[None]:
     """Let no signal of a user stop what mends: it takes seconds."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -318,7 +318,7 @@ def execute(
             memory = _memory(engine, launch.name)
             on_line(f"{words[0]} was killed, perhaps for memory: {memory}")
     finally:
-        with _undisturbed():
+        with undisturbed():
             engine.discard(launch.name, echo=False)
     return code
 
@@ -647,7 +647,7 @@ def replace(
             see_answer(settings, container)
     except BaseException as error:
         how = "serves again"
-        with _undisturbed():
+        with undisturbed():
             engine.discard(trying)
             try:
                 _restart(settings, engine, name)

@@ -255,7 +255,7 @@ class Engine:
     def problem(self, arguments: Sequence[str], message: str) -> Problem:
         """What the engine's `message` about a subcommand means, and what to do."""
         named = naming(self.kind, self._environ())
-        complaint = Complaint(self.kind, arguments[0], message, self._publisher, named)
+        complaint = Complaint(self.kind, arguments[0], message, self.publisher, named)
         problem = explain(complaint)
         # What has never answered has not ended.
         if isinstance(problem, NoEngine) or arguments[0] == "version":
@@ -291,7 +291,8 @@ class Engine:
             return Problem(f"{said}: see to the one that {named} names")
         return NoEngine(f"{said}: {INSTALL}")
 
-    def _publisher(self, port: int) -> str:
+    def publisher(self, port: int) -> str:
+        """The name of a container that publishes the port; empty if none does."""
         listing = self.run(
             "ps", "--format", "{{.Names}} {{.Ports}}", check=False, echo=False
         )

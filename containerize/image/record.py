@@ -47,12 +47,7 @@ def inputs(settings: Settings, app: selection.App | None = None) -> dict[str, st
     Packages and wheels are in it through the locks that name them, and the code that
     packs them as the number of its format.
     """
-    found = {
-        name: f"sha256:{text_sha256(settings.root / name)}"
-        if (settings.root / name).is_file()
-        else "missing"
-        for name in (settings.dockerfile, *locks(settings))
-    }
+    found = beneath(settings)
     if settings.installs_project:
         found |= {file.path: _state(file) for file in project.reads(settings)}
     found |= {
@@ -60,6 +55,23 @@ def inputs(settings: Settings, app: selection.App | None = None) -> dict[str, st
     }
     served = "".join(map(disk.sha256, layers.service_files()))
     found["package served"] = f"sha256:{hashlib.sha256(served.encode()).hexdigest()}"
+    return found
+
+
+def beneath(settings: Settings) -> dict[str, str]:
+    """Of the `inputs` those that the app stands on: neither its files nor the service.
+
+    The app's own pyproject.toml is among them if that says what is installed.
+    """
+    found = {
+        name: f"sha256:{text_sha256(settings.root / name)}"
+        if (settings.root / name).is_file()
+        else "missing"
+        for name in (settings.dockerfile, *locks(settings))
+    }
+    if settings.installs_project:
+        own = (f for f in project.reads(settings) if f.path == "pyproject.toml")
+        found |= {file.path: _state(file) for file in own}
     found["containerize format"] = str(FORMAT)
     for name in (*("image", "app", "base_image", "python"), "image_architecture"):
         found[f"setting {name.replace('_', '-')}"] = str(getattr(settings, name))
@@ -122,6 +134,14 @@ def read(settings: Settings) -> dict[str, Any]:
     """The record of the last build where that was of the files as they are, else {}."""
     found = last(settings)
     return found if found.get("inputs") == inputs(settings) else {}
+
+
+def read_beneath(settings: Settings) -> dict[str, Any]:
+    """The record of the last build if what the app stands on is as it was, else {}."""
+    found = last(settings)
+    before = found.get("inputs")
+    same = isinstance(before, dict) and beneath(settings).items() <= before.items()
+    return found if same else {}
 
 
 def last(settings: Settings) -> dict[str, Any]:

@@ -114,8 +114,15 @@ def read_tools(settings: Settings) -> tuple[Pin, ...]:
 
 def check(settings: Settings) -> list[str]:
     """What is not in step, a line each; needs no network and touches nothing."""
-    reads: tuple[Callable[[Settings], object], ...]
-    reads = (read_base, read_requirements, read_backend, read_tools)
+    return [*check_image(settings), *_check(settings, read_tools)]
+
+
+def check_image(settings: Settings) -> list[str]:
+    """As `check`, of the locks that decide the image."""
+    return _check(settings, read_base, read_requirements, read_backend)
+
+
+def _check(settings: Settings, *reads: Callable[[Settings], object]) -> list[str]:
     found = []
     for read in reads:
         try:

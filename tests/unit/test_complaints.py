@@ -35,6 +35,17 @@ def told(message, kind="docker", subcommand="run", container=""):
         ),
         (
             "docker",
+            'Error response from daemon: invalid mount config for type "bind": bind '
+            "source path does not exist: /nowhere/x",
+            "docker does not see /nowhere/x, which is to be mounted",
+        ),
+        (
+            "podman",
+            "Error: statfs /nowhere/x: no such file or directory",
+            "podman does not see /nowhere/x, which is to be mounted",
+        ),
+        (
+            "docker",
             "Unable to find image 'no:x' locally\n"
             f'{DAEMON}Get "https://registry.invalid/v2/": no such host',
             "docker has no image no:x: `invoke build` makes it",

@@ -149,6 +149,11 @@ def test_tasks_are_found_from_below():
             ["exec", "--env", "A=1", "--", "python3", "-c", "print('a  b')"],
             "docker run .*--env=A .*--entrypoint=python3 \\S+ -c 'print.*a  b",
         ),
+        (
+            ["dev", "--port", "9000", "--env", "A=geheim"],
+            "docker build (.|\n)*docker create .*--env=A .*target=/srv,readonly .*"
+            "\n.*docker start --attach \\S+-dev(?!(.|\n)*geheim)",
+        ),
         (["clean", "--volumes"], "Would remove .* volumes"),
         (["stop"], "docker stop flask-introduction\n.*docker rm flask-introduction"),
         (["ps"], "docker ps --all --filter label="),
@@ -180,6 +185,8 @@ def test_dry_shows_and_does_nothing(clone, arguments, expected):
         (["run", "--network", "host"], "network 'host' is none that a port"),
         (["run", "--env", "NOWHERE"], "--env NOWHERE: there is no such variable"),
         (["up", "--env-file", "nowhere"], "there is no file "),
+        (["dev", "--port", "0"], "dev: port 0 is no port"),
+        (["dev", "--volume", "x"], "volume 'x' is none"),
         (["exec"], "exec: there is no command: give it as in exec -- flask db up"),
         (["run", "--port", "abc"], "port abc is no port"),
         (["up", "--port", "abc"], "port abc is no port"),

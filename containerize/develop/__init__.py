@@ -1,0 +1,1 @@
+"""The app from the working tree, in a container of its image."""
