@@ -1,16 +1,24 @@
 """`python -m bench [NAME …]`: print the figures, all of them where none is named."""
 
+from __future__ import annotations
+
+import datetime
 import importlib
-import pkgutil
+import os
+import platform
+import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
-import bench
+from bench import copy
+from bench.measure import HEADER, Row, table
+from containerize.errors import Problem
+from containerize.fetch import inputs
+from containerize.settings import find_root, load
+from tests.conftest import Quiet
 
-NAMES = [
-    module.name
-    for module in pkgutil.iter_modules(bench.__path__)
-    if module.name not in ("__main__", "measure")
-]
+NAMES = ("loop", "verify", "push", "cold", "image", "service")
 
 
 def main() -> None:
@@ -18,8 +26,40 @@ def main() -> None:
     for name in names:
         if name not in NAMES:
             sys.exit(f"bench: there is no {name}: name some of {', '.join(NAMES)}")
+    machine()
+    rows, failed = [], False
     for name in names:
-        importlib.import_module(f"bench.{name}").main()
+        for row in figures(name):
+            rows.append(row)
+            failed |= row.failed
+    table("Goals, and what was measured", HEADER, [row.cells() for row in rows])
+    print("\nThe time of `.ci/run` is in its own last lines.")
+    sys.exit(1 if failed else 0)
+
+
+def figures(name: str) -> Iterator[Row]:
+    """The rows of one module; its last one says why there are no more."""
+    try:
+        yield from importlib.import_module(f"bench.{name}").main()
+    except (Problem, OSError, subprocess.SubprocessError, AssertionError) as error:
+        said = " ".join(str(error).split()) or type(error).__name__
+        print(f"\nbench: {name}: {said}", file=sys.stderr)
+        yield Row(name, f"failed: {said}", failed=True)
+
+
+def machine() -> None:
+    """Say what measures: the processor, the engines, the load."""
+    try:
+        inputs.fetch(load(find_root(Path(__file__).parent)), progress=Quiet())
+        found = copy.builders()
+    except Problem as problem:
+        sys.exit(f"bench: {problem}")
+    day = datetime.datetime.now(datetime.UTC).date()
+    load_now, cpus = os.getloadavg()[0], len(os.sched_getaffinity(0))
+    print(f"{day}, {platform.machine()}, {cpus} CPUs, load {load_now:.1f} before")
+    for builder in found:
+        about = builder.engine.describe()
+        print(f"{builder.name}: {about.kind} {about.server}, {about.store}")
 
 
 if __name__ == "__main__":
