@@ -1,11 +1,11 @@
-# containerize format 1 sha256:b8d6faa2a50f170dbed6f34c85d07cdf
+# containerize format 2 sha256:3375967ea506230bc367247bff7f43c5
 # Built from the layers that `invoke build` packs, with no network. By hand, once
 # they are packed: docker build --network none -t NAME .
 
 # Nothing below the packed layers; a setting, base-image, puts an image there.
 ARG BASE=scratch
 
-FROM ${BASE} AS packed
+FROM ${BASE} AS base
 # The project's name, and the app as FLASK_APP says it.
 ARG PROJECT=flask-introduction
 ARG APP=app
@@ -27,21 +27,36 @@ STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=3s --start-period=30s --retries=3 \
     CMD ["python3", "-I", "-S", "/usr/local/lib/served/served/healthcheck.py"]
 ENTRYPOINT ["python3", "-m", "served"]
-# From what changes least to what changes most: Debian packages, the requirements'
-# wheels, what serves the app, the app.
 ADD build/rootfs.tar /
-ADD build/deps.tar /
-ADD build/service.tar /
-ADD build/app.tar /
-WORKDIR /srv
 
-# Compiled modules halve the start. In /tmp, where the user of a base image can write.
-FROM packed AS compiled
-ENV PYTHONHASHSEED=0 PYTHONPYCACHEPREFIX=/tmp/compiled/pycache
+# Compiled modules halve the start. To what compiles them a layer is data, which lies in
+# /tmp: nothing of the app, the wheels or the site of a base image runs here.
+FROM base AS compiler
+ENV PYTHONHASHSEED=0 PYTHONPATH=
 COPY build/compile_modules.py /tmp/
-RUN ["python3", "/tmp/compile_modules.py", "/tmp/compiled"]
 
-FROM packed
-COPY --from=compiled --chown=0:0 /tmp/compiled /
-# 65532 is nonroot, which the root file system has in /etc/passwd.
+# Python's own, the wheels' and those of what serves the app.
+FROM compiler AS compiled
+ADD build/deps.tar /tmp/deps/
+ADD build/service.tar /tmp/service/
+RUN ["python3", "-s", "-S", "-P", "/tmp/compile_modules.py", \
+     "/", "/tmp/compiled/deps", "/tmp/deps", "/tmp/compiled/deps", \
+     "/tmp/service", "/tmp/compiled/service"]
+
+FROM compiler AS compiled-app
+ADD build/app.tar /tmp/app/
+RUN ["python3", "-s", "-S", "-P", "/tmp/compile_modules.py", "/tmp/app", "/tmp/compiled"]
+
+# From what changes least to what changes most: Debian packages, the requirements'
+# wheels, what serves the app, the app's large files, the app.
+FROM base
+ADD build/deps.tar /
+COPY --from=compiled --chown=0:0 /tmp/compiled/deps /
+COPY --from=compiled --chown=0:0 /tmp/service /tmp/compiled/service /
+ADD build/large.tar /
+# It is there by now; Podman would give a new one to the user. 65532 is nonroot, which
+# the root file system has in /etc/passwd.
+WORKDIR /srv
 USER 65532:65532
+ADD build/app.tar /
+COPY --from=compiled-app --chown=0:0 /tmp/compiled /

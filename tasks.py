@@ -1,4 +1,4 @@
-# containerize format 1 sha256:e6179fa073653e1ac76cc850258b69ee
+# containerize format 2 sha256:e6179fa073653e1ac76cc850258b69ee
 """The daily verbs: `invoke --list` names them, `invoke --help VERB` explains one.
 
 From nothing to the app answering: init, up

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import dataclasses
 import json
@@ -14,11 +15,13 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from containerize import DISTRIBUTION, disk
+from containerize import DISTRIBUTION, FORMAT, disk
 from containerize.engines.engine import Engine, ignore
 from containerize.errors import Problem, some
+from containerize.fetch import inputs
 from containerize.image import canonical, record
 from containerize.image.canonical import ImageDigests
+from containerize.init import marks
 from containerize.pack import layers, selection
 from containerize.settings import Settings, check_tag
 
@@ -31,6 +34,8 @@ class Image:
     archive: Path
     digests: ImageDigests
     packed: layers.Packed
+    ignored: tuple[str, ...]
+    """What only a .gitignore keeps out (`selection.ignored`)."""
 
 
 def archive_path(settings: Settings) -> Path:
@@ -90,9 +95,11 @@ def build(
     tags: Sequence[str] = (),
     cache: bool = True,
     output: Path | None = None,
+    collected: inputs.Inputs | None = None,
 ) -> Image:
     """Pack the layers, build with `engine`, make the image canonical and load it.
 
+    `collected` are the inputs, which are read from the cache if they are not given.
     The archive, `output` or the one in the dist directory, appears whole or not at
     all, and the tags end on the canonical image. Raises Problem where the Dockerfile,
     a lock or an input is missing or wrong or changes meanwhile, and where the engine
@@ -100,14 +107,18 @@ def build(
     """
     names = references(settings, tags)
     archive = output or archive_path(settings)
-    sources = record.inputs(settings)
-    packed = pack(settings)
+    app = selection.app(settings)
+    sources = record.inputs(settings, app)
+    packed = pack(settings, collected, app)
     built = fresh(settings)
     try:
-        make(settings, engine, [built], cache=cache)
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            ignored = pool.submit(selection.ignored, settings)
+            make(settings, engine, [built], cache=cache)
         digests = export(
             settings, engine, names, archive,
             time=packed.locked.time, sources=sources, built=built,
+            reuse=cache and output is None,
         )  # fmt: skip
         if changed := record.changes(settings, {"inputs": sources}):
             archive.unlink()
@@ -128,11 +139,25 @@ def build(
             names=names,
             loaded={_engine_name(engine): loaded},
         )
-    return Image(references=names, archive=archive, digests=digests, packed=packed)
+    return Image(
+        references=names,
+        archive=archive,
+        digests=digests,
+        packed=packed,
+        ignored=ignored.result(),
+    )
 
 
-def pack(settings: Settings) -> layers.Packed:
-    """Pack the layers. Raises Problem where an input or the Dockerfile is missing."""
+def pack(
+    settings: Settings,
+    collected: inputs.Inputs | None = None,
+    app: selection.App | None = None,
+) -> layers.Packed:
+    """Pack the layers. Raises Problem where an input or the Dockerfile is missing.
+
+    And where another format of this tool made the Dockerfile. `collected` and `app`
+    are read here if they are not given.
+    """
     check_pins()
     name = settings.dockerfile
     if not (settings.root / name).is_file():
@@ -140,7 +165,8 @@ def pack(settings: Settings) -> layers.Packed:
             f"there is no {name}: restore it (git checkout {name}), or let "
             "`containerize init` write it"
         )
-    return layers.pack(settings)
+    marks.check(settings.root / name, FORMAT)
+    return layers.pack(settings, collected, app)
 
 
 def check_pins() -> None:
@@ -179,7 +205,8 @@ def make(
     command = build_command(settings, engine.kind, names, cache=cache)
     engine.stream(*command, cwd=settings.root)
     form = ("image", "inspect", "--format", "{{.Id}}", names[0])
-    if engine.run(*form, check=False, echo=False).returncode:
+    found = engine.run(*form, check=False, echo=False)
+    if found.returncode:
         kept = "see what its `build` really runs"
         if engine.kind == "docker":
             kept = (
@@ -189,7 +216,7 @@ def make(
         raise Problem(
             f"`{engine.kind} build` succeeded and left no image in the engine: {kept}"
         )
-    return engine.identifier(names[0])
+    return "sha256:" + found.stdout.strip().removeprefix("sha256:")
 
 
 def export(
@@ -201,10 +228,12 @@ def export(
     time: int,
     sources: Mapping[str, str],
     built: str = "",
+    reuse: bool = False,
 ) -> ImageDigests:
     """Write the engine's image canonically to `archive`, which tells its `names`.
 
-    `time`, in seconds since 1970, is the packed layers', `sources` what they came from
+    With `reuse`, layers that the last build left there are not made again. `time`, in
+    seconds since 1970, is the packed layers', `sources` what they came from
     (`record.inputs`). The engine knows the image as `built`, or else by the first of
     the names.
     """
@@ -218,6 +247,7 @@ def export(
             labels=labels(settings, sources),
             references=names,
             architecture=settings.image_architecture,
+            reuse=reuse,
         )
 
 
@@ -230,19 +260,23 @@ def _name_loaded(engine: Engine, digests: ImageDigests, names: Sequence[str]) ->
     # A classic store's ID is the config's digest, a containerd store's the manifest's.
     for digest in (digests.config, digests.manifest):
         answer = engine.run(
-            "image", "inspect", "--format", "{{json .RepoTags}}", digest,
+            "image", "inspect", "--format", "{{.Id}} {{json .RepoTags}}", digest,
             check=False, echo=False,
         )  # fmt: skip
         if answer.returncode == 0:
             break
     else:
         raise Problem(f"the engine does not have the image {digests.config} it loaded")
-    loaded = engine.identifier(digest)
+    known, _, text = answer.stdout.strip().partition(" ")
+    loaded = "sha256:" + known.removeprefix("sha256:")
+    given = json.loads(text) or []
     for name in names:
+        if name in given:
+            continue
         engine.run("tag", digest, name)
         if engine.identifier(name) != loaded:
             raise Problem(f"something else moves the tag {name}: end it, build again")
-        for foreign in json.loads(answer.stdout) or []:
+        for foreign in given:
             if engine.kind == "podman" and foreign.endswith(f"/library/{name}"):
                 engine.run("untag", digest, foreign, echo=False)
     return loaded

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from containerize.build import Image
     from containerize.engines.container import Container
     from containerize.engines.engine import Engine
+    from containerize.fetch.inputs import Inputs
     from containerize.settings import Settings
     from containerize.verify.rebuild import Verdict
 
@@ -92,8 +93,18 @@ class Session:
 
     def show(self, commands: Commands) -> None:
         """What --dry prints: the commands that the engine would get."""
+        from containerize.errors import Problem
+
+        try:
+            variables = self.engine.variables
+        except Problem:  # none answers: nothing is known of what it would need
+
+            def variables(head: str) -> list[str]:
+                return []
+
         for command in commands:
-            echo([self.settings.engine or "docker", *command])
+            name = self.settings.engine or "docker"
+            echo([*variables(command[0]), name, *command])
 
     def container(self, name: str) -> str:
         """The container that a flag names, or else the settings."""
@@ -332,8 +343,10 @@ def build(s: Session, tag: list[str], no_cache: bool = False, engine: str = "") 
 
     building.references(s.settings, tag)  # a bad tag is told before anything else
     using = s.engine
-    inputs.fetch(s.settings, progress=Meter())
-    describe(building.build(s.settings, using, tags=tag, cache=not no_cache))
+    found = inputs.fetch(s.settings, progress=Meter())
+    describe(
+        building.build(s.settings, using, tags=tag, cache=not no_cache, collected=found)
+    )
 
 
 def describe(built: Image) -> None:
@@ -350,10 +363,10 @@ def describe(built: Image) -> None:
     )
     say(f"archive   {built.archive}")
     packed = built.packed
-    for word, names in (("left out", packed.left_out), ("ignored", packed.ignored)):
+    for word, names in (("left out", packed.left_out), ("ignored", built.ignored)):
         if names:
             say(f"{word:9} {some(names, 12)}")
-    if packed.ignored:
+    if built.ignored:
         say("          .gitignore names these: the setting include packs what you need")
     for note in packed.notes:
         say(f"note      {note}")
@@ -375,8 +388,8 @@ def digest(s: Session, save: bool = False, engine: str = "") -> None:
     found = building.current(s.settings)
     if not found:
         using = s.engine
-        inputs.fetch(s.settings, progress=Meter())
-        found = building.build(s.settings, using).digests
+        fetched = inputs.fetch(s.settings, progress=Meter())
+        found = building.build(s.settings, using, collected=fetched).digests
     say(f"manifest  {found.manifest}")
     say(f"config    {found.config}")
     for diff_id in found.diff_ids:
@@ -552,10 +565,10 @@ def up(
     settings, environment = s.given(env, env_file, volume, network, memory)
     using = s.ensure_engine()
     lock_what_is_missing(s.settings)
-    fetch_or_relock(s.settings)
+    found = fetch_or_relock(s.settings)
     # With the settings alone: what the flags say of a container changes no image.
     if not building.is_current(s.settings, using, reference):
-        describe(building.build(s.settings, using))
+        describe(building.build(s.settings, using, collected=found))
     started = container.ensure(
         settings, using, reference, port=number, environment=environment, on_line=say
     )
@@ -630,20 +643,20 @@ def lock_what_is_missing(settings: Settings) -> None:
         report(locks.lock(settings, upgrade=False, progress=Meter()))
 
 
-def fetch_or_relock(settings: Settings) -> None:
+def fetch_or_relock(settings: Settings) -> Inputs:
     """Fetch the inputs; where Debian dropped some, lock their successors and fetch."""
     from containerize.errors import Problem
     from containerize.fetch import inputs
     from containerize.lock import locks
 
     try:
-        inputs.fetch(settings, progress=Meter())
+        return inputs.fetch(settings, progress=Meter())
     except inputs.Superseded as problem:
         say(str(problem))
         if not agreed("Lock the packages that are there now?"):
             raise Problem("packages of base.lock are gone, and it must stay") from None
         report(locks.lock_base(settings, upgrade=True, progress=Meter()))
-        inputs.fetch(settings, progress=Meter())
+        return inputs.fetch(settings, progress=Meter())
 
 
 @verb(

@@ -67,6 +67,8 @@ class Engine:
     """Variables that are set for the command, besides those of this process."""
     options: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     """Options that a subcommand always gets, by subcommand."""
+    assigned: Mapping[str, Mapping[str, str]] = dataclasses.field(default_factory=dict)
+    """Variables that are set for a subcommand alone, by subcommand."""
     on_command: OnCommand = ignore
     """Is told each command before it runs, as a shell would take it."""
     reason: str = "it was named"
@@ -104,7 +106,7 @@ class Engine:
                 stderr=subprocess.STDOUT if merge else subprocess.PIPE,
                 timeout=timeout,
                 cwd=cwd,
-                env={**(variables or {}), **self._environ()},
+                env={**(variables or {}), **self._environ(arguments[0])},
             )
         except subprocess.TimeoutExpired:
             raise Problem(
@@ -151,7 +153,7 @@ class Engine:
         command = self._begin(arguments, echo)
         # Engines draw their progress on terminals only, where the reason stands above.
         stderr = None if os.isatty(2) else subprocess.PIPE
-        environ = {**(variables or {}), **self._environ()}
+        environ = {**(variables or {}), **self._environ(arguments[0])}
         try:
             process = subprocess.Popen(command, cwd=cwd, env=environ, stderr=stderr)
         except OSError as error:
@@ -183,7 +185,7 @@ class Engine:
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.PIPE,
                     stderr=errors,
-                    env=self._environ(),
+                    env=self._environ(arguments[0]),
                 )
             except OSError as error:
                 raise _not_run(command, error) from None
@@ -251,9 +253,13 @@ class Engine:
     def _begin(self, arguments: Sequence[str], echo: bool) -> list[str]:
         command = self.arguments(*arguments)
         if echo:
-            variables = [f"{k}={v}" for k, v in self.environment.items()]
-            self.on_command([*variables, *command])
+            self.on_command([*self.variables(arguments[0]), *command])
         return command
+
+    def variables(self, head: str) -> list[str]:
+        """What a shell sets before a subcommand, `NAME=VALUE` each."""
+        found = {**self.environment, **self.assigned.get(head, {})}
+        return [f"{name}={value}" for name, value in found.items()]
 
     def _ended(self, arguments: Sequence[str]) -> Problem | None:
         """A Problem if a subcommand failed because there is no daemon any more."""
@@ -276,8 +282,9 @@ class Engine:
                     return name
         return ""
 
-    def _environ(self) -> dict[str, str]:
-        return environ.engine(os.environ) | dict(self.environment)
+    def _environ(self, head: str = "") -> dict[str, str]:
+        own = {**self.environment, **self.assigned.get(head, {})}
+        return environ.engine(os.environ) | own
 
     def _answers(self) -> tuple[str, str]:
         """The versions of client and server. Raises Problem where none answers."""
@@ -288,22 +295,38 @@ class Engine:
 
     def _builder(self, client: str, server: str, info: Mapping[str, Any]) -> str:
         """What `docker build` uses, by the rules of the client's own release."""
-        wanted = self._environ().get("DOCKER_BUILDKIT", "")
+        wanted = self._environ("build").get("DOCKER_BUILDKIT", "")
         plugins = (info.get("ClientInfo") or {}).get("Plugins") or ()
         buildx = next((p["Version"] for p in plugins if p["Name"] == "buildx"), None)
         if wanted and wanted.lower() in ("0", "f", "false"):
             return f"legacy (DOCKER_BUILDKIT={wanted})"
-        if buildx:
-            return f"BuildKit through buildx {buildx}"
-        if _major(client) >= 23:
+        if _release(client) >= (23,):
+            if buildx:
+                return f"BuildKit through buildx {buildx}"
             if wanted:
                 return "none (DOCKER_BUILDKIT is set, but there is no buildx)"
             return "legacy (the client has no buildx)"
+        if "build" in self.assigned:
+            return f"BuildKit of the daemon (DOCKER_BUILDKIT={wanted}, set for `build`)"
         if wanted:
             return f"BuildKit of the daemon (DOCKER_BUILDKIT={wanted})"
-        if _major(server) >= 23:
+        if _release(server) >= (23,):
             return "BuildKit of the daemon (its default)"
         return "legacy (the default of this release)"
+
+
+def docker(command: str, client: str, server: str) -> Engine:
+    """Docker, whose versions are given, with the best builder that they both have.
+
+    Until release 23 a client has BuildKit in it, which it asks for if it is told to;
+    the daemon has one since 18.09 (docs.docker.com/build/buildkit, "Getting
+    started"). What the caller sets of DOCKER_BUILDKIT stands.
+    """
+    releases = (_release(client), _release(server))
+    asked = os.environ.get("DOCKER_BUILDKIT")
+    if asked or not all((18, 9) <= release < (23,) for release in releases):
+        return Engine("docker", (command,))
+    return Engine("docker", (command,), assigned={"build": {"DOCKER_BUILDKIT": "1"}})
 
 
 def podman(*command: str, **fields: Any) -> Engine:
@@ -375,7 +398,10 @@ def _try(command: str) -> tuple[Engine, str]:
         raise Problem(
             f"{command} is no Docker and no Podman, or it is broken: {found.message}"
         )
-    engine = Engine("docker", (command,)) if found.kind == "docker" else podman(command)
+    if found.kind == "docker":
+        engine = docker(command, found.client, found.server)
+    else:
+        engine = podman(command)
     if not found.server:
         raise engine.problem(("version",), found.message)
     if engine.kind == "podman":
@@ -496,9 +522,10 @@ def which(name: str) -> str | None:
     return shutil.which(name, path=path)
 
 
-def _major(version: str) -> int:
-    found = re.match(r"\d+", version)
-    return int(found[0]) if found else 0
+def _release(version: str) -> tuple[int, ...]:
+    """The numbers that a version begins with; none if it begins with another thing."""
+    found = re.match(r"\d+(\.\d+)*", version)
+    return tuple(map(int, found[0].split("."))) if found else ()
 
 
 def _short(command: Sequence[str]) -> str:

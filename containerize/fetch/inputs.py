@@ -83,6 +83,7 @@ def collect(settings: Settings) -> Inputs:
 
 
 def _checked(settings: Settings, wanted: _Wanted) -> Inputs:
+    """The inputs, each hashed here."""
     missing = []
     own = _own(settings)
     items: list[Pin | Package] = [*wanted.pins, *wanted.packages]
@@ -98,6 +99,11 @@ def _checked(settings: Settings, wanted: _Wanted) -> Inputs:
             )
     if missing:
         raise Problem(f"the input cache lacks {some(missing)}: run `invoke fetch`")
+    return _found(settings, wanted, own)
+
+
+def _found(settings: Settings, wanted: _Wanted, own: dict[str, Path]) -> Inputs:
+    """The inputs, which have been hashed."""
     return Inputs(
         tuple(_wheel(pin, _sha256(pin), settings, own) for pin in wanted.pins),
         tuple((p, settings.cache_dir / p.sha256) for p in wanted.packages),
@@ -115,7 +121,8 @@ def fetch(settings: Settings, *, progress: Progress, offline: bool = False) -> I
     own = _own(settings)
     pins = [pin for pin in wanted.pins if _sha256(pin) not in own]
     items: list[Pin | Package] = [*pins, *wanted.packages]
-    if not offline and _lacking(settings.cache_dir, items):
+    lacks = offline or bool(_lacking(settings.cache_dir, items))
+    if lacks and not offline:
         with _locked(settings.cache_dir, progress) as cache:
             needed = _lacking(cache, items, progress)
             lacked = [pin for pin in pins if pin in needed]
@@ -124,12 +131,12 @@ def fetch(settings: Settings, *, progress: Progress, offline: bool = False) -> I
             debs = [package for package in wanted.packages if package in needed]
             if debs:
                 _fetch_packages(settings, cache, debs, progress)
-    inputs = _checked(settings, wanted)
+    found = _checked(settings, wanted) if lacks else _found(settings, wanted, own)
     lacking = [] if offline else _backend(settings)[1]
     if lacking:
         with _locked(settings.cache_dir, progress) as cache:
             _fetch_wheels(settings, cache, None, lacking, progress)
-    return inputs
+    return found
 
 
 def collect_backend(settings: Settings) -> tuple[Wheel, ...]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -19,7 +20,7 @@ import struct
 import tarfile
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -357,24 +358,30 @@ def header(
 
 @dataclasses.dataclass(frozen=True)
 class Blob:
-    """A layer as the archive has it, checked against its digest, if it has one."""
+    """A layer as the archive has it."""
 
     region: Region
     diff_id: str
     """What the image's config says of the unpacked layer; empty where there is none."""
-    digest: str
-    """Digest of the bytes as they are stored."""
+    check: Callable[[], str]
+    """Digest of the bytes, which is what the archive says, or there is a Problem."""
     name: str
     """What messages call it."""
 
+    @functools.cached_property
+    def digest(self) -> str:
+        """Digest of the bytes as they are stored. Raises Problem if it is wrong."""
+        return self.check()
+
     @contextlib.contextmanager
     def unpacked(self, scratch: Path, limit: int) -> Iterator[Region]:
-        """The layer's tar, checked against its diff ID.
+        """The layer's tar, checked against its digest and its diff ID.
 
         A compressed layer is unpacked into a nameless file in the directory
         `scratch`, which goes when the context ends, or with the process. Raises
         Problem where it would have more than `limit` bytes.
         """
+        stored = self.digest
         with contextlib.ExitStack() as stack:
             start = self.region.part(0, min(4, self.region.size)).read()
             if start.startswith(b"\x1f\x8b"):
@@ -384,7 +391,7 @@ class Blob:
                 file = stack.enter_context(tempfile.TemporaryFile(dir=scratch))
                 region, digest = _unzstd(self, file, limit)
             else:
-                region, digest = self.region, self.digest
+                region, digest = self.region, stored
             if self.diff_id and digest != self.diff_id:
                 raise Problem(
                     f"{self.name} does not have the digest that the image says: "
@@ -469,11 +476,16 @@ class Image:
     limit: int
     """Bytes that the layers may have unpacked before they are a bomb."""
 
+    @property
+    def diff_ids(self) -> list[str]:
+        return [layer.diff_id for layer in self.layers]
+
 
 @contextlib.contextmanager
 def open_image(path: Path) -> Iterator[Image]:
-    """The image in a docker-archive or an oci-archive, its blobs checked by digest.
+    """The image in a docker-archive or an oci-archive.
 
+    What names the layers is checked by digest here, a layer when it is unpacked.
     Raises Problem where the file is no such archive, has not exactly one image, or
     a digest in it is wrong.
     """
@@ -546,8 +558,13 @@ class _Files:
             )
         return found
 
-    def blob(self, descriptor: Any, where: str) -> tuple[str, Region, str]:
-        """Path, bytes and digest of what an OCI descriptor names, checked."""
+    def blob(self, descriptor: Any, where: str) -> tuple[str, str]:
+        """Path and digest of what an OCI descriptor names, checked."""
+        path, _ = self.located(descriptor, where)
+        return path, self.checked(path)
+
+    def located(self, descriptor: Any, where: str) -> tuple[str, Region]:
+        """Path and bytes of what an OCI descriptor names, of the size that it says."""
         digest = self.field(descriptor, "digest", str, where)
         if not _DIGEST.fullmatch(digest):
             raise Problem(f"{self.name}: {where} has a digest that is no sha256")
@@ -559,7 +576,7 @@ class _Files:
                 f"{self.name}: {path} has {region.size} bytes, not {size} as {where} "
                 "says: get the archive again"
             )
-        return path, region, self.checked(path)
+        return path, region
 
     def checked(self, path: str) -> str:
         """The digest of a file, which is the one that its name says."""
@@ -599,16 +616,17 @@ def _oci_image(files: _Files) -> Image:
     ((digest, path),) = found.items()
     manifest = files.json(path)
     layers = files.field(manifest, "layers", list, path)
-    config_path, _, config_digest = files.blob(
+    config_path, config_digest = files.blob(
         files.field(manifest, "config", dict, path), path
     )
     config = files.json(config_path)
     diff_ids = files.diff_ids(config, config_path, len(layers))
     blobs = []
     for number, (layer, diff_id) in enumerate(zip(layers, diff_ids, strict=True), 1):
-        _, region, layer_digest = files.blob(layer, path)
+        layer_path, region = files.located(layer, path)
+        check = functools.partial(files.checked, layer_path)
         name = f"{files.name}: layer {number}"
-        blobs.append(Blob(region, diff_id, layer_digest, name))
+        blobs.append(Blob(region, diff_id, check, name))
     return Image(config, config_digest, digest, tuple(blobs), files.limit)
 
 
@@ -627,7 +645,7 @@ def _manifests(files: _Files, where: str, index: Any, depth: int = 0) -> dict[st
         )
         if isinstance(annotations, dict) and "vnd.docker.reference.type" in annotations:
             continue
-        path, _, digest = files.blob(descriptor, where)
+        path, digest = files.blob(descriptor, where)
         content = files.json(path)
         if not isinstance(content, dict) or "manifests" not in content:
             found[digest] = path
@@ -651,5 +669,6 @@ def _docker_image(files: _Files) -> Image:
         if not isinstance(path, str):
             raise Problem(f"{files.name}: {where} names a layer that is no path")
         name = f"{files.name}: layer {number}"
-        blobs.append(Blob(files.region(path), diff_id, files.checked(path), name))
+        check = functools.partial(files.checked, path)
+        blobs.append(Blob(files.region(path), diff_id, check, name))
     return Image(config, config_digest, "", tuple(blobs), files.limit)

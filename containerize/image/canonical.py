@@ -32,6 +32,7 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import datetime
+import functools
 import hashlib
 import json
 import operator
@@ -46,7 +47,8 @@ import deflate
 from containerize import disk
 from containerize.errors import Problem
 from containerize.image import archive
-from containerize.image.archive import CHUNK, Entry, Region, show
+from containerize.image.archive import CHUNK, Blob, Entry, Region, show
+from containerize.image.known import Known, LayerInfo, Memory, blobs
 
 LEVEL = 6
 """libdeflate's compression level, 1 to 12."""
@@ -110,16 +112,6 @@ _ID_MAX = 0o7777777
 
 
 @dataclasses.dataclass(frozen=True)
-class LayerInfo:
-    """Digests, as `sha256:` and hex, and sizes in bytes of one layer."""
-
-    diff_id: str
-    digest: str
-    size: int
-    compressed_size: int
-
-
-@dataclasses.dataclass(frozen=True)
 class ImageDigests:
     """What names an image, computed from the bytes of its archive."""
 
@@ -142,6 +134,7 @@ def canonicalize(
     labels: Mapping[str, str],
     references: Sequence[str],
     architecture: str = "",
+    reuse: bool = False,
 ) -> ImageDigests:
     """Write the image in the archive `source` canonically to `target`.
 
@@ -151,7 +144,9 @@ def canonicalize(
     `time` is in seconds since 1970. `labels` are added to the image's own.
     `references`, each NAME:TAG, are the archive's and do not count for any digest.
     `architecture`, as OCI names it, is what the image must be for, where it is given.
-    Raises Problem, with the entry's name, for an archive that is not sound.
+    With `reuse`, layers that the last run left in `target` are not read again (see
+    `known`), and this run leaves what the next one needs. Raises Problem, with the
+    entry's name, for an archive that is not sound.
     """
     with (
         contextlib.ExitStack() as stack,
@@ -165,26 +160,38 @@ def canonicalize(
             config = {k: v for k, v in config.items() if k != "variant"}
             config["architecture"] = architecture
         stubs = STUBS | _paths(config["config"].get("Volumes", ()))
+        memory = Memory(target, time, sorted(stubs)) if reuse else None
+        last = stack.enter_context(blobs(target)) if reuse else {}
         root, pending = Node(_DIRECTORY), Node(None)
         warnings: list[str] = []
         layers: list[LayerInfo] = []
         limit = image.limit
-        for number, blob in enumerate(image.layers):
-            region = stack.enter_context(blob.unpacked(target.parent, limit))
-            limit -= region.size
-            upper = _layer(region, blob.name, warnings)
-            if number:
+        for number, blob in enumerate(image.layers, 1):
+            key = memory.key(image.diff_ids[:number]) if memory else ""
+            known = memory.read(key) if memory else None
+            tar = Tar(blob, target.parent, limit, stack)
+            upper, read = _layer(tar, known, warnings)
+            limit -= read.size
+            if number > 1:
                 _drop_stubs(upper, root, stubs)
                 _take_empty(upper, root, pending)
             _join_links(upper, root, blob.name)
+            made = None
             if changes := _apply(root, upper, blob.name):
-                layers.append(out.add_layer(changes))
+                made = read.canonical
+                if made is None or not out.take_layer(made, last.get(made.digest)):
+                    made = out.add_layer(changes)
+                layers.append(made)
+            if memory and known is None:
+                memory.write(key, dataclasses.replace(read, canonical=made))
         for path in _paths([config["config"].get("WorkingDir", "/")]):
             _make_directory(pending, root, path)
         if image.layers and (changes := _apply(root, pending, source.name)):
             layers.append(out.add_layer(changes))
         _check_programs(root, config["architecture"])
         manifest_digest, config_digest = out.finish(config, layers, references)
+        if memory:
+            memory.forget()
         return ImageDigests(
             manifest_digest, config_digest, tuple(layers), tuple(warnings)
         )
@@ -212,13 +219,45 @@ def read_digests(path: Path) -> ImageDigests:
 # --- What a layer does -----------------------------------------------------------
 
 
+@dataclasses.dataclass(frozen=True)
+class Tar:
+    """An engine's layer, which is unpacked and checked if a byte of it is wanted."""
+
+    blob: Blob
+    scratch: Path
+    """The directory that it is unpacked in."""
+    limit: int
+    """Bytes that it may have."""
+    stack: contextlib.ExitStack
+    """What ends with it."""
+
+    @functools.cached_property
+    def region(self) -> Region:
+        """Its bytes. Raises Problem if they do not have the digests that they must."""
+        return self.stack.enter_context(self.blob.unpacked(self.scratch, self.limit))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Content:
+    """What a file holds: `size` bytes from `offset` of a tar."""
+
+    tar: Tar
+    offset: int
+    size: int
+    machine: int
+    """What machine it is a program for (ELF's e_machine), or 0."""
+
+    def chunks(self) -> Iterator[bytes]:
+        return self.tar.region.part(self.offset, self.size).chunks()
+
+
 @dataclasses.dataclass(slots=True)
 class Node:
     """A path of the merged file system, or of one layer."""
 
     entry: Entry | None
     """None for a directory that a layer goes through without an entry for it."""
-    content: Region | None = None
+    content: Content | None = None
     links: tuple[bytes, ...] = ()
     """All names of a hard-linked file, sorted."""
     children: dict[bytes, Node] = dataclasses.field(default_factory=dict)
@@ -292,10 +331,17 @@ def _xattrs(entry: Entry) -> tuple[tuple[bytes, bytes], ...]:
     return tuple(pair for pair in entry.xattrs if pair[0] in XATTRS)
 
 
-def _layer(region: Region, name: str, warnings: list[str]) -> Node:
-    """The tree of a layer's entries; hard links are left as they are."""
-    root = Node(None)
-    for entry in archive.read_tar(region, name):
+def _layer(tar: Tar, known: Known | None, warnings: list[str]) -> tuple[Node, Known]:
+    """The tree of a layer's entries, and the entries; hard links are left as they are.
+
+    The entries are `known`, or else read.
+    """
+    root, name = Node(None), tar.blob.name
+    if known is None:
+        entries = tuple(archive.read_tar(tar.region, name))
+        machines = tuple(_machine(tar.region, entry) for entry in entries)
+        known = Known(tar.region.size, entries, machines, None)
+    for entry, machine in zip(known.entries, known.machines, strict=True):
         warnings += (f"{name}: {show(entry.path)} {doubt}" for doubt in _doubts(entry))
         if not entry.path:
             continue
@@ -315,8 +361,17 @@ def _layer(region: Region, name: str, warnings: list[str]) -> Node:
         node = node.children.setdefault(base, Node(None))
         node.entry = entry
         if entry.kind == tarfile.REGTYPE:
-            node.content = region.part(entry.offset, entry.size)
-    return root
+            node.content = Content(tar, entry.offset, entry.size, machine)
+    return root, known
+
+
+def _machine(region: Region, entry: Entry) -> int:
+    """The machine that a 64-bit little-endian ELF file is for, or 0."""
+    if entry.kind != tarfile.REGTYPE or entry.size < 20:
+        return 0
+    start = region.part(entry.offset, 20).read()
+    is_elf = start.startswith(b"\x7fELF\x02\x01")
+    return int.from_bytes(start[18:20], "little") if is_elf else 0
 
 
 def _doubts(entry: Entry) -> Iterator[str]:
@@ -645,6 +700,26 @@ class _Archive:
             self.file.seek(end)
         return LayerInfo(f"sha256:{plain.hexdigest()}", digest, *sizes)
 
+    def take_layer(self, info: LayerInfo, stored: Region | None) -> bool:
+        """Add a canonical layer that is `stored`; False where it is not that layer."""
+        if stored is None:
+            return False
+        if info.digest in self.layers:
+            return True
+        start = self.file.tell()
+        self._entry(_blob_path(info.digest), stored.size)
+        digest = hashlib.sha256()
+        for chunk in stored.chunks():
+            digest.update(chunk)
+            self.file.write(chunk)
+        if f"sha256:{digest.hexdigest()}" != info.digest:
+            self.file.seek(start)
+            self.file.truncate()
+            return False
+        self.file.write(bytes(-stored.size % 512))
+        self.layers.add(info.digest)
+        return True
+
     def finish(
         self, config: dict[str, Any], layers: Sequence[LayerInfo], names: Sequence[str]
     ) -> tuple[str, str]:
@@ -727,11 +802,9 @@ def _check_programs(root: Node, architecture: str) -> None:
 
 
 def _machines(node: Node) -> Iterator[int]:
-    """The machines that the 64-bit little-endian ELF files below are for."""
-    if node.content and node.content.size >= 20:
-        start = node.content.part(0, 20).read()
-        if start.startswith(b"\x7fELF\x02\x01"):
-            yield int.from_bytes(start[18:20], "little")
+    """The machines that the programs below are for."""
+    if node.content and node.content.machine:
+        yield node.content.machine
     for child in node.children.values():
         yield from _machines(child)
 

@@ -40,9 +40,10 @@ def locks(settings: Settings) -> tuple[str, ...]:
     return (*base, settings.requirements_lock_name, *own)
 
 
-def inputs(settings: Settings) -> dict[str, str]:
+def inputs(settings: Settings, app: selection.App | None = None) -> dict[str, str]:
     """All that decides the image, engine aside: the SHA-256 of each file, and settings.
 
+    The files of the app are those of `app`, or read here if that is not given.
     Packages and wheels are in it through the locks that name them, and the code that
     packs them as the number of its format.
     """
@@ -54,7 +55,9 @@ def inputs(settings: Settings) -> dict[str, str]:
     }
     if settings.installs_project:
         found |= {file.path: _state(file) for file in project.reads(settings)}
-    found |= {file.path: _state(file) for file in selection.app(settings).files}
+    found |= {
+        file.path: _state(file) for file in (app or selection.app(settings)).files
+    }
     served = "".join(map(disk.sha256, layers.service_files()))
     found["package served"] = f"sha256:{hashlib.sha256(served.encode()).hexdigest()}"
     found["containerize format"] = str(FORMAT)

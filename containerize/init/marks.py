@@ -81,3 +81,25 @@ def refresh(root: Path, templates: Mapping[str, str], format: int) -> Refreshed:
             output.write(marked(body, format).encode())
         written.append(name)
     return Refreshed(tuple(written), tuple(edited))
+
+
+def check(file: Path, format: int) -> None:  # noqa: A002
+    """Raises Problem if another format of this tool made a file.
+
+    What is marked by this format, or by none, is believed.
+    """
+    found = state(file.read_text("utf-8", "replace"))
+    if found.format in (0, format):
+        return
+    mend = "install that version, or a newer one"
+    if found.format < format:
+        mend = "`invoke lock` rewrites it"
+        if found.kind == "edited":
+            mend = (
+                "move it away, run `containerize init`, and put your changes into the "
+                "new one"
+            )
+    raise Problem(
+        f"{file.name} is of format {found.format} of this tool, which now writes "
+        f"format {format}: {mend}"
+    )

@@ -1,25 +1,91 @@
-"""Compiles the packed modules, inside the image: a step of the Dockerfile.
+"""Compiles the modules of layers, inside an image: a step of the Dockerfile.
 
-One process, sorted paths, the packed layers' time: the same modules give the same
-bytes. Each holds the hash of its source, so that a source which is mounted or copied
-over the image's is what runs.
+    python3 -s -S -P compile_modules.py TREE OUT [TREE OUT]...
+
+TREE is an unpacked layer, which is data here: it lies where Python looks for nothing.
+`/` is what the interpreter itself stands on. OUT becomes a directory of what is
+compiled, with the paths that Python looks for in the image.
+
+Each module has a process of its own, for its bytes may depend on what the same process
+compiled before (cpython #129724). Each holds the hash of its source, so that a source
+which is mounted or copied over the image's is what runs.
 """
 
-import compileall
+import contextlib
 import os
+import py_compile
+import site
 import sys
-from py_compile import PycInvalidationMode
+from importlib.util import cache_from_source
 
-if __name__ == "__main__":
-    for top in filter(os.path.isdir, sys.path):
-        compileall.compile_dir(
-            top,
-            maxlevels=99,
-            quiet=2,
-            invalidation_mode=PycInvalidationMode.CHECKED_HASH,
+PATHS = ("/usr/local/lib/served", "/srv")
+"""Where an image has modules besides Python's own directories: its PYTHONPATH."""
+
+
+def modules(tree: str) -> dict[str, str]:
+    """The modules of a layer: by path in the image, where they lie."""
+    found = {}
+    for top in (*sys.path, *site.getsitepackages(), *PATHS):
+        # Debian's site-packages has a second name, by which Python looks for it.
+        lies = tree.rstrip("/") + os.path.realpath(top)
+        for directory, inner, names in os.walk(lies):
+            inner[:] = [name for name in inner if name != "__pycache__"]
+            for name in names:
+                file = os.path.join(directory, name)
+                if name.endswith(".py") and os.path.isfile(file):
+                    found[top + file.removeprefix(lies)] = file
+    return found
+
+
+def compile_one(path: str, file: str) -> None:
+    """Compile a module for its path in the image."""
+    mode = py_compile.PycInvalidationMode.CHECKED_HASH
+    # Templates and other Pythons' modules stay: whoever imports one is told.
+    with contextlib.suppress(py_compile.PyCompileError):
+        py_compile.compile(
+            file, cache_from_source(path), path, doraise=True, invalidation_mode=mode
         )
-    # Beside the compiled modules there is nothing; the packed layers' time is /srv's.
-    time = os.stat("/srv").st_mtime
-    for path, _, names in os.walk(sys.argv[1], topdown=False):
+
+
+def compile_all(found: dict[str, str]) -> None:
+    """Compile modules, as many at once as there are CPUs.
+
+    Exits with 1 if one cannot be read or its compiled form cannot be written.
+    """
+    running = failed = 0
+    for path, file in sorted(found.items()):
+        if running == os.cpu_count():
+            failed |= os.wait()[1]
+            running -= 1
+        if not os.fork():
+            try:
+                compile_one(path, file)
+            except BaseException as error:  # this process must end here
+                print(f"{path}: {error}", file=sys.stderr, flush=True)
+                os._exit(1)
+            os._exit(0)
+        running += 1
+    for _ in range(running):
+        failed |= os.wait()[1]
+    if failed:
+        sys.exit(1)
+
+
+def date(out: str, time: float) -> None:
+    """Give everything in a directory the packed layers' time."""
+    for path, _, names in os.walk(out, topdown=False):
         for name in (*names, ""):
             os.utime(os.path.join(path, name), (time, time))
+
+
+if __name__ == "__main__":
+    os.umask(0o022)
+    pycache = sys.pycache_prefix or "/"
+    trees, outs = sys.argv[1::2], sys.argv[2::2]
+    for tree, out in zip(trees, outs, strict=True):
+        sys.pycache_prefix = out + pycache
+        os.makedirs(sys.pycache_prefix, exist_ok=True)
+        compile_all(modules(tree))
+    [packed, *_] = os.scandir(trees[-1])
+    for out in outs:
+        date(out, packed.stat().st_mtime)

@@ -26,6 +26,7 @@ from containerize.errors import Problem
 from containerize.fetch import inputs
 from containerize.lock import locks
 from containerize.pack import (
+    LAYERS,
     compile_modules,
     project,
     scripts,
@@ -36,6 +37,10 @@ from containerize.pack import (
     wheels,
 )
 from containerize.settings import Settings, check_volume
+
+LARGE = 32 * 1024
+"""From this size on, in bytes, a file of the app that is no module is in a layer of
+its own kind, so that an edit of a small one does not carry it along."""
 
 USER = 65532
 """The user and group `nonroot`, as distroless images number it."""
@@ -87,20 +92,23 @@ class Packed:
     locked: locks.BaseLock
     left_out: tuple[str, ...]
     """As `selection.App` has it."""
-    ignored: tuple[str, ...]
-    """What only a .gitignore keeps out (`selection.ignored`)."""
     notes: tuple[str, ...]
 
 
-def pack(settings: Settings) -> Packed:
-    """Pack rootfs, deps, service and app.tar into the build directory.
+def pack(
+    settings: Settings,
+    collected: inputs.Inputs | None = None,
+    app: selection.App | None = None,
+) -> Packed:
+    """Pack the layers, `LAYERS`, into the build directory.
 
     rootfs and deps are left as they are where they already come from these inputs.
-    Raises Problem where a lock or an input is missing or wrong.
+    `collected` and `app` are read here if they are not given. Raises Problem where a
+    lock or an input is missing or wrong.
     """
-    collected = inputs.collect(settings)
+    collected = collected or inputs.collect(settings)
     locked = collected.base
-    app = selection.app(settings)
+    app = app or selection.app(settings)
     check_app(settings, app.files, [wheel.path for wheel in collected.wheels])
     own = project.Made({}, False)
     if settings.installs_project:
@@ -118,14 +126,17 @@ def pack(settings: Settings) -> Packed:
     )
     packages = [package.sha256 for package, _ in collected.packages]
     digests = [wheel.sha256 for wheel in collected.wheels]
-    parts: tuple[tuple[str, Callable[[], tree.Tree], Sequence[object] | None], ...] = (
-        ("rootfs", lambda: rootfs(debs, settings.python), (*fixed, *packages)),
-        ("deps", lambda: dependencies(settings, unpack), (*fixed, *digests)),
-        ("service", service, None),
-        ("app", lambda: application(settings, app.files, own.entries), None),
+    large, small = split(application(settings, app.files, own.entries))
+    parts: tuple[tuple[Callable[[], tree.Tree], Sequence[object] | None], ...] = (
+        (lambda: rootfs(debs, settings.python), (*fixed, *packages)),
+        (lambda: dependencies(settings, unpack), (*fixed, *digests)),
+        (service, None),
+        (lambda: large, None),
+        (lambda: small, None),
     )
     made = [
-        _packed(settings, name, locked.time, make, key) for name, make, key in parts
+        _packed(settings, name, locked.time, *part)
+        for name, part in zip(LAYERS, parts, strict=True)
     ]
     with disk.atomic(settings.build_dir / COMPILE.name) as file:
         file.write(COMPILE.read_bytes())
@@ -133,7 +144,6 @@ def pack(settings: Settings) -> Packed:
         layers=tuple(made),
         locked=locked,
         left_out=app.left_out,
-        ignored=selection.ignored(settings),
         notes=(*app.notes, *filter(None, [own.note])),
     )
 
@@ -148,15 +158,17 @@ def stage(settings: Settings) -> Path:
     """The build's context: what was packed and the Dockerfile, and nothing else.
 
     Apart from the repository, whose .dockerignore could hide them. Raises Problem if
-    they are not there.
+    they are not there, or if a Dockerfile of the user's adds a part of the app alone.
     """
     context = settings.build_dir / "context"
-    layers = ("rootfs.tar", "deps.tar", "service.tar", "app.tar", COMPILE.name)
+    packed_files = [*(f"{name}.tar" for name in LAYERS), COMPILE.name]
     try:
         shutil.rmtree(context, ignore_errors=True)
         (context / "build").mkdir(parents=True)
-        shutil.copyfile(settings.root / settings.dockerfile, context / "Dockerfile")
-        for name in layers:
+        dockerfile = context / "Dockerfile"
+        shutil.copyfile(settings.root / settings.dockerfile, dockerfile)
+        text = dockerfile.read_text("utf-8", "replace")
+        for name in packed_files:
             packed, staged = settings.build_dir / name, context / "build" / name
             try:
                 staged.hardlink_to(packed)
@@ -166,6 +178,11 @@ def stage(settings: Settings) -> Path:
         raise Problem(
             f"cannot stage {error.filename}: {error.strerror}: mend it, then repeat"
         ) from None
+    if "build/app.tar" in text and "build/large.tar" not in text:
+        raise Problem(
+            f"{settings.dockerfile} leaves out the app's large files: write "
+            "`ADD build/large.tar /` above the line that adds build/app.tar"
+        )
     return context
 
 
@@ -376,6 +393,23 @@ def application(
     return packed
 
 
+def split(app: tree.Tree) -> tuple[tree.Tree, tree.Tree]:
+    """The app's large files, in their directories, and all else of it.
+
+    By size and name alone: what is in a layer must not depend on what was edited.
+    """
+    large, small = tree.Tree(), tree.Tree()
+    for path in sorted(app.entries, key=os.fsencode):
+        entry = app.entries[path]
+        if len(entry.content) < LARGE or path.endswith(".py"):
+            small.add(path, entry)
+            continue
+        for above in [*PurePosixPath(path).parents][-2::-1]:
+            large.add(str(above), app.entries[str(above)])
+        large.add(path, entry)
+    return large, small
+
+
 def _add_volume(packed: tree.Tree, path: str) -> None:
     """A directory of the image's user, whose owner a new volume copies."""
     name = posixpath.normpath(path).strip("/")
@@ -464,6 +498,10 @@ def _packed(
     except (OSError, ValueError, LookupError, TypeError):
         pass  # no stamp, no layer or no sense in it: made anew
     packed = make()
+    if not packed.entries:
+        # A tar without entries is a file to builders, which they copy; and where a step
+        # changes nothing, Docker's first builder fails at the next. All images have it.
+        packed.add(APP, tree.DIRECTORY)
     with disk.atomic(path) as file:
         packed.write(file, time)
     digest = disk.sha256(path)

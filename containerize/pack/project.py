@@ -26,7 +26,7 @@ from pathlib import Path, PurePosixPath
 
 from installer.exceptions import InstallerError
 
-from containerize import disk
+from containerize import FORMAT, disk
 from containerize.errors import Problem
 from containerize.fetch.inputs import Wheel
 from containerize.lock import pins
@@ -72,6 +72,8 @@ class Made:
     """Whether modules are among them, which the backend has made or changed."""
     note: str = ""
     """Why the app is not installed, if it is not."""
+    copied: tuple[str, ...] = ()
+    """The packed files that the backend only copied, by their paths."""
 
 
 def reads(settings: Settings) -> tuple[sources.File, ...]:
@@ -79,16 +81,21 @@ def reads(settings: Settings) -> tuple[sources.File, ...]:
 
     A backend reads them, whether or not they are packed.
     """
-    table = pins.read_toml(settings.root / "pyproject.toml").get("project") or {}
-    readme = table.get("readme")
-    name = readme.get("file") if isinstance(readme, dict) else readme
-    wanted = os.path.normpath(str(name)) if name else ""
+    wanted = os.fsencode(_readme(settings))
 
     def takes(path: bytes) -> bool:
-        at_top = b"/" not in path or path == os.fsencode(wanted)
+        at_top = b"/" not in path or path == wanted
         return at_top and not selection.is_secret(path)
 
     return sources.read(settings.root, takes).files
+
+
+def _readme(settings: Settings) -> str:
+    """The path of what pyproject.toml names as readme; empty if it names none."""
+    table = pins.read_toml(settings.root / "pyproject.toml").get("project") or {}
+    readme = table.get("readme")
+    name = readme.get("file") if isinstance(readme, dict) else readme
+    return os.path.normpath(str(name)) if name else ""
 
 
 def build(
@@ -103,45 +110,76 @@ def build(
     Raises Problem if the backend fails, or makes another wheel than py3-none-any.
     """
     everything = {file.path: file for file in (*reads(settings), *files)}
-    top = [everything[path] for path in sorted(everything) if "/" not in path]
     fixed = (
-        *(sorted(everything), [_digest([file]) for file in top]),
-        *([wheel.sha256 for wheel in backend], time),
+        *(FORMAT, sorted(everything), [wheel.sha256 for wheel in backend], time),
         *(settings.python, settings.interpreter_path),
         _digest(sources.File(path=f.name, content=f.read_bytes()) for f in _CODE),
     )
-    names = hashlib.sha256(json.dumps(fixed).encode()).hexdigest()
-    full = hashlib.sha256((names + _digest(everything.values())).encode()).hexdigest()
-    cache = settings.build_dir / "backend.json"
-    static = _is_static(settings)
+
+    def key(decisive: Sequence[str]) -> str:
+        read = _digest(everything[path] for path in decisive)
+        return _sha256(json.dumps([*fixed, decisive, read]))
+
+    kept = settings.build_dir / "backend.json"
     try:
-        known = json.loads(cache.read_bytes())
-        if known["full"] == full or (
-            known["names"] == names and static and not known["generated"]
-        ):
+        digest, text = kept.read_text("utf-8").split("\n", 1)
+        known = json.loads(text)
+        if digest == _sha256(text) and known["key"] == key(known["decisive"]):
+            entries = {
+                path: tree.file(base64.b64decode(content), mode)
+                for path, (mode, content) in known["entries"].items()
+            }
             return Made(
-                {
-                    path: tree.file(base64.b64decode(text), mode)
-                    for path, (mode, text) in known["entries"].items()
-                },
-                known["generated"],
-                known["note"],
+                entries, known["generated"], known["note"], tuple(known["copied"])
             )
     except (OSError, ValueError, KeyError, TypeError):
         pass  # nothing known, or no sense in it: made anew
     made = _made(settings, everything, files, backend, time)
-    entries = {
-        path: (entry.mode, base64.b64encode(entry.content).decode())
-        for path, entry in made.entries.items()
-    }
-    with disk.atomic(cache) as file:
-        known = {"names": names, "full": full, "generated": made.generated}
-        known |= {"entries": entries, "note": made.note}
-        file.write(json.dumps(known).encode())
+    decisive = _decisive(settings, everything, made)
+    text = json.dumps(
+        {
+            "key": key(decisive),
+            "decisive": decisive,
+            "generated": made.generated,
+            "note": made.note,
+            "copied": made.copied,
+            "entries": {
+                path: (entry.mode, base64.b64encode(entry.content).decode())
+                for path, entry in made.entries.items()
+            },
+        }
+    )
+    with disk.atomic(kept) as file:
+        file.write(f"{_sha256(text)}\n{text}".encode())
     return made
 
 
 _CODE = (Path(__file__), Path(wheels.__file__))
+
+
+def _decisive(
+    settings: Settings, everything: Mapping[str, sources.File], made: Made
+) -> list[str]:
+    """The files whose content, and not only their names, decides what was made.
+
+    If pyproject.toml says all: those at the top that were not just copied, for hooks
+    are there, the readme, and those that the metadata holds, such as licences.
+    """
+    if made.generated or not _is_static(settings):
+        return sorted(everything)
+    held = {e.content for path, e in made.entries.items() if ".dist-info/" in path}
+    readme, copied = _readme(settings), set(made.copied)
+    return [
+        path
+        for path, file in sorted(everything.items())
+        if path == readme
+        or ("/" not in path and path not in copied)
+        or (file.content and file.content in held)
+    ]
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _is_static(settings: Settings) -> bool:
@@ -163,7 +201,7 @@ def _digest(files: Iterable[sources.File]) -> str:
         (f.path, f.target, f.executable, hashlib.sha256(f.content).hexdigest())
         for f in files
     ]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    return _sha256(json.dumps(parts))
 
 
 def _made(
@@ -285,6 +323,7 @@ def _laid_out(stage: Path, site: str, files: Sequence[sources.File]) -> Made:
     }
     prefixes = _prefixes(modules, packed)
     entries: dict[str, tree.Entry] = {}
+    copied = []
     generated = False
     dist_info = ""
     for name, path in found.items():
@@ -297,6 +336,7 @@ def _laid_out(stage: Path, site: str, files: Sequence[sources.File]) -> Made:
             if top in prefixes:
                 own = f"{prefixes[top]}{inner}"
                 if own in packed and packed[own].content == content:
+                    copied.append(own)
                     continue
                 target = f"srv/{own}"
             generated = True
@@ -313,7 +353,7 @@ def _laid_out(stage: Path, site: str, files: Sequence[sources.File]) -> Made:
         stem = PurePosixPath(dist_info).name.partition("-")[0]
         entries[f"{site}/{stem}.pth"] = tree.file(lines.encode())
     entries[f"{dist_info}/RECORD"] = tree.file(_record(entries, site, dist_info))
-    return Made(entries, generated)
+    return Made(entries, generated, copied=tuple(copied))
 
 
 def _prefixes(

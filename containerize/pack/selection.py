@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from containerize.errors import Problem
-from containerize.pack import sources
+from containerize.pack import LAYERS, sources
 from containerize.pack.ignore import Rules
 from containerize.pack.sources import File, parents, shown
 from containerize.settings import Settings
@@ -117,11 +117,10 @@ def ignored(settings: Settings) -> tuple[str, ...]:
 def outputs(settings: Settings) -> list[Path]:
     """The files in the build and dist directories that this tool makes."""
     build, dist = settings.build_dir, settings.dist_dir
-    layers = ("rootfs", "deps", "service", "app", "project")
     return [
-        *(build / f"{name}.{kind}" for name in layers for kind in ("tar", "json")),
+        *(build / f"{name}.{kind}" for name in LAYERS for kind in ("tar", "json")),
         *(build / name for name in ("compile_modules.py", "backend.json", "context")),
-        *(dist / f"{settings.image}.{kind}" for kind in ("tar", "json")),
+        *(dist / f"{settings.image}.{kind}" for kind in ("tar", "json", "layers")),
     ]
 
 

@@ -116,7 +116,7 @@ class _Side:
         for file in files:
             region = _region(file, stack)
             self.limit = max(self.limit, archive.RATIO * region.size)
-            self.layers[file.name] = Blob(region, "", region.sha256(), file.name)
+            self.layers[file.name] = Blob(region, "", region.sha256, file.name)
 
     def unpack(self, blob: Blob, stack: contextlib.ExitStack) -> Region:
         scratch = Path(tempfile.gettempdir())

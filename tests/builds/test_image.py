@@ -93,10 +93,39 @@ def test_a_change_of_the_app_changes_only_its_layers(built, using, clone):
     assert not build.is_current(clone, using, name)
     changed = build.build(clone, using, tags=["changed"])
     layers = zip(built.digests.diff_ids, changed.digests.diff_ids, strict=True)
-    assert [a == b for a, b in layers] == [True, True, True, False, False]
+    assert [a == b for a, b in layers] == [True] * 4 + [False] * 2
+    assert sum(layer.compressed_size for layer in changed.digests.layers[-2:]) < 100e3
     assert build.is_current(clone, using, name)
     (clone.root / "app" / "new.py").write_text("x = 2\n")
     assert not build.is_current(clone, using, name)
+
+
+def test_a_change_of_the_app_leaves_its_large_files(using, clone, tmp_path):
+    large = clone.root / "app" / "static" / "photo.jpg"
+    large.parent.mkdir()
+    large.write_bytes(os.urandom(1_000_000))
+    first = build.build(clone, using, output=tmp_path / "first.tar").digests
+    (clone.root / "app" / "new.py").write_text("x = 1\n")
+    second = build.build(clone, using, output=tmp_path / "second.tar").digests
+    large.write_bytes(os.urandom(1_000_000))
+    third = build.build(clone, using, output=tmp_path / "third.tar").digests
+    pairs = zip(first.diff_ids, second.diff_ids, third.diff_ids, strict=True)
+    assert [(a == b, b == c) for a, b, c in pairs] == [
+        *[(True, True)] * 4,
+        (True, False),
+        *[(False, True)] * 2,
+    ]
+
+
+def test_nothing_of_the_app_runs_while_its_modules_are_compiled(
+    built, using, clone, tmp_path
+):
+    """What is named like a module of Python's, or like what `site` imports."""
+    for name in ("token.py", "struct.py", "sitecustomize.py", "usercustomize.py"):
+        (clone.root / name).write_text("raise SystemExit(7)\n")
+    (clone.root / "evil.pth").write_text("import os; os._exit(7)\n")
+    made = build.build(clone, using, output=tmp_path / "image.tar")
+    assert made.digests.diff_ids[:4] == built.digests.diff_ids[:4]
 
 
 def wrapped(using, path, script):

@@ -1,5 +1,6 @@
 import dataclasses
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import time
 import pytest
 
 from containerize.engines.complaints import NoEngine
-from containerize.engines.engine import Engine, find
+from containerize.engines.engine import Engine, docker, find
 from containerize.errors import Problem
 from containerize.settings import Settings
 
@@ -173,3 +174,49 @@ def test_builder(monkeypatch, variable, client, server, info, builder):
     environment = {"DOCKER_BUILDKIT": variable} if variable else {}
     engine = Engine("docker", ("docker",), environment=environment)
     assert engine._builder(client, server, info) == builder
+
+
+@pytest.mark.parametrize(
+    ("variable", "client", "server", "builder"),
+    [
+        (None, "20.10.24+dfsg1", "20.10.24", "BuildKit .* set for `build`"),
+        (None, "18.09.1", "20.10.24", "BuildKit .* set for `build`"),
+        ("1", "20.10.24", "20.10.24", r"BuildKit of the daemon \(DOCKER_BUILDKIT=1\)"),
+        ("0", "20.10.24", "20.10.24", r"legacy \(DOCKER_BUILDKIT=0\)"),
+        ("", "20.10.24", "20.10.24", "BuildKit .* set for `build`"),
+        (None, "18.06.3", "20.10.24", "legacy"),
+        (None, "20.10.24", "18.06.3", "legacy"),
+        (None, "28.2.2", "20.10.24", r"legacy \(the client has no buildx\)"),
+        (None, "20.10.24", "26.1.5", r"BuildKit of the daemon \(its default\)"),
+        (None, "dev", "20.10.24", "legacy"),
+        (None, "20.10.24", "", "legacy"),
+    ],
+)  # fmt: skip
+def test_buildkit_is_asked_for_where_client_and_daemon_have_it(
+    monkeypatch, variable, client, server, builder
+):
+    monkeypatch.delenv("DOCKER_BUILDKIT", raising=False)
+    if variable is not None:
+        monkeypatch.setenv("DOCKER_BUILDKIT", variable)
+    engine = docker("docker", client, server)
+    assert re.match(builder, engine._builder(client, server, {}))
+    asked = "set for" in builder
+    assert engine.variables("build") == ["DOCKER_BUILDKIT=1"] * asked
+
+
+def test_a_variable_of_a_subcommand_is_shown_and_set_for_it_alone(monkeypatch):
+    monkeypatch.delenv("ASKED", raising=False)
+    shown = []
+    engine = Engine(
+        "docker", (sys.executable,), assigned={"-c": {"ASKED": "1"}},
+        on_command=shown.append,
+    )  # fmt: skip
+    program = "import os; print(os.environ.get('ASKED'))"
+    assert engine.run("-c", program).stdout == "1\n"
+    assert engine.run("-Ic", program).stdout == "None\n"
+    assert engine.call("-c", "import os; os.environ['ASKED']")[0] == 0
+    with engine.pipe("-c", program) as stream:
+        assert stream.read() == b"1\n"
+    assert [command[0] for command in shown] == [
+        "ASKED=1", sys.executable, "ASKED=1", "ASKED=1",
+    ]  # fmt: skip

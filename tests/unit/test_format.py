@@ -44,12 +44,14 @@ def digests(top, save):
     contents = ["usr/bin/x", "usr/share/ca-certificates/a.crt", "usr/share/man/x"]
     package = deb(top / "a.deb", "ca-certificates", contents)
     entry = "[console_scripts]\nshop = shop:app\n"
+    (root / "shop" / "large.bin").write_bytes(bytes(layers.LARGE))
+    app = layers.application(settings, selection.app(settings).files)
     trees = {
         "rootfs": layers.rootfs([package], "3.13"),
         "deps": layers.dependencies(
             settings, [wheel(top, "shop", {"shop.py": "x = 1\n"}, entry)]
         ),
-        "app": layers.application(settings, selection.app(settings).files),
+        **dict(zip(("large", "app"), layers.split(app), strict=True)),
     }
     tars = {name: packed(made) for name, made in trees.items()}
     saved = save(top / "saved.tar", *tars.values(), config={"Env": ["A=b"]})

@@ -16,7 +16,7 @@ import pytest
 
 from containerize import build, settings
 from containerize.errors import Problem
-from containerize.pack import layers, selection, sonames, tree
+from containerize.pack import LAYERS, layers, selection, sonames, tree
 from tests.conftest import ROOT
 
 TIME = 1_763_856_000
@@ -479,7 +479,7 @@ def test_the_context_is_what_was_packed(project, monkeypatch, links):
         monkeypatch.setattr(os, "link", lambda *_, **__: os.stat("/nowhere"))
     (project.root / ".dockerignore").write_text("*\n")
     (project.root / "mine").write_text("FROM scratch\n")
-    names = ["rootfs.tar", "deps.tar", "service.tar", "app.tar", "compile_modules.py"]
+    names = [*(f"{name}.tar" for name in LAYERS), "compile_modules.py"]
     project.build_dir.mkdir()
     loaded = dataclasses.replace(project, dockerfile="mine")
     for turn in ("first", "second"):
@@ -495,6 +495,64 @@ def test_the_context_is_what_was_packed(project, monkeypatch, links):
     (project.build_dir / "app.tar").unlink()
     with pytest.raises(Problem, match=r"cannot stage .*app\.tar: No such file"):
         layers.stage(loaded)
+
+
+def test_a_dockerfile_that_adds_a_part_of_the_app_is_refused(project):
+    project.build_dir.mkdir()
+    for name in (*(f"{name}.tar" for name in LAYERS), "compile_modules.py"):
+        (project.build_dir / name).write_text("")
+    file = project.root / project.dockerfile
+    file.write_text("FROM scratch\nADD build/app.tar /\n")
+    with pytest.raises(Problem, match=r"^Dockerfile leaves out the app's large files"):
+        layers.stage(project)
+    file.write_text("FROM scratch\nADD build/large.tar /\nADD build/app.tar /\n")
+    layers.stage(project)
+
+
+def test_the_dockerfile_adds_each_layer_in_its_order():
+    text = (ROOT / "Dockerfile").read_text("utf-8")
+    added = re.findall(r"^ADD build/(\w+)\.tar /$", text, re.MULTILINE)
+    # The service comes with its compiled modules from where these are made.
+    assert added == [name for name in LAYERS if name != "service"]
+    assert {*re.findall(r"build/(\w+)\.tar", text)} == {*LAYERS}
+    ignored = (ROOT / ".dockerignore").read_text("utf-8").splitlines()
+    assert ignored[-3:] == ["*", "!build/*.tar", f"!build/{layers.COMPILE.name}"]
+
+
+def test_large_files_lie_below_the_app(project):
+    big, less = "x" * layers.LARGE, "x" * (layers.LARGE - 1)
+    files = {
+        "app/__init__.py": big,
+        "app/static/big.png": big,
+        "app/static/less.png": less,
+        "data/seed.csv": big,
+        "none/x": "",
+    }
+    for name, content in files.items():
+        (project.root / name).parent.mkdir(parents=True, exist_ok=True)
+        (project.root / name).write_text(content)
+    loaded = dataclasses.replace(project, volumes=("data:/srv/data",))
+    whole = layers.application(loaded, selection.app(loaded).files)
+    large, small = layers.split(whole)
+    assert [*large.entries] == [
+        *("srv", "srv/app", "srv/app/static", "srv/app/static/big.png"),
+        *("srv/data", "srv/data/seed.csv"),
+    ]
+    # A directory is what it is in both; a volume belongs to the image's user.
+    assert large.entries["srv/data"].uid == small.entries["srv/data"].uid == layers.USER
+    assert large.entries["srv/data/seed.csv"].uid == layers.USER
+    assert large.entries | small.entries == whole.entries
+    assert {*large.entries} & {*small.entries} == {
+        path for path in large.entries if whole.entries[path].kind == tarfile.DIRTYPE
+    }
+
+
+def test_no_packed_tar_is_empty(project):
+    """Builders copy a tar that holds nothing, as a file, into the image."""
+    project.build_dir.mkdir()
+    made = layers._packed(project, "rootfs", 1, lambda: layers.rootfs([], "3.13"))
+    with tarfile.open(made.path) as tar:
+        assert tar.getnames() == [layers.APP]
 
 
 def test_a_pipe_in_the_app_is_named(project):

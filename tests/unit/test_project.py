@@ -1,6 +1,8 @@
 """[project] apps: what their backend makes, installed as an editable install would."""
 
+import hashlib
 import importlib.metadata
+import json
 import os
 import tempfile
 import zipfile
@@ -26,6 +28,8 @@ def build_wheel(directory, config=None, metadata=None):
     files = {str(p.relative_to("src")): p.read_bytes()
              for p in sorted(pathlib.Path("src").rglob("*")) if p.is_file()}
     more = json.loads(pathlib.Path("more.json").read_text())
+    with open(more.pop("CALLS", os.devnull), "a") as calls:
+        calls.write("called ")
     tag = more.pop("TAG", tag)
     name = f"shelf-4.5.6-{tag}.whl"
     if more.pop("SCRIPT", None):
@@ -150,21 +154,108 @@ def test_the_surroundings_change_nothing(shelf, monkeypatch):
         os.umask(old)
 
 
-def test_an_edit_that_metadata_does_not_show_calls_no_backend(shelf, monkeypatch):
-    first = made(shelf)
-    with monkeypatch.context() as patch:
-        patch.setattr(project, "_run_backend", None)
-        put(shelf.root, {"src/shelf/cli.py": "edited"})
-        assert made(shelf) == first
-    for change in (
+@pytest.fixture
+def calls(shelf, tmp_path_factory):
+    """How often the backend was called since the last time."""
+    file = tmp_path_factory.mktemp("calls") / "calls"
+    put(shelf.root, {"more.json": json.dumps({"CALLS": str(file)})})
+
+    def calls():
+        made(shelf)
+        found = file.read_text() if file.exists() else ""
+        file.unlink(missing_ok=True)
+        return found.count("called")
+
+    assert [calls(), calls()] == [1, 0]
+    return calls
+
+
+LICENSED = FILES["pyproject.toml"].replace(
+    "version", 'readme = "docs/about.md"\nversion'
+)
+
+
+def test_an_edit_that_metadata_does_not_show_calls_no_backend(shelf, calls):
+    before = made(shelf)
+    put(shelf.root, {"src/shelf/cli.py": "edited", "src/shelf/__init__.py": "too"})
+    assert calls() == 0
+    assert made(shelf) == before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"pyproject.toml": FILES["pyproject.toml"].replace("4.5.6", "4.5.7")},
         {"src/shelf/new.py": ""},
         {"README.md": "x"},
-        {"more.json": '{"shelf/_version.py": "v = 1"}'},
-    ):
-        before = (shelf.build_dir / "backend.json").read_bytes()
-        put(shelf.root, change)
-        made(shelf)
-        assert (shelf.build_dir / "backend.json").read_bytes() != before
+        {"pdm_build.py": "x"},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_an_edit_of_what_metadata_comes_from_calls_the_backend(shelf, calls, change):
+    put(shelf.root, change)
+    assert calls() == 1
+    assert calls() == 0
+
+
+def test_a_readme_and_a_licence_below_the_top_decide(shelf, calls):
+    put(
+        shelf.root,
+        {"pyproject.toml": LICENSED, "docs/about.md": "1", "legal/MIT": "you may"},
+    )
+    more = json.loads((shelf.root / "more.json").read_text())
+    more["shelf-4.5.6.dist-info/licenses/legal/MIT"] = "you may"
+    put(shelf.root, {"more.json": json.dumps(more)})
+    assert [calls(), calls()] == [1, 0]
+    for name in ("docs/about.md", "legal/MIT"):
+        put(shelf.root, {name: "another"})
+        assert calls() == 1
+
+
+def test_a_module_at_the_top_that_was_copied_decides_nothing(tmp_path):
+    table = FILES["pyproject.toml"].replace('"ours"', '"setuptools.build_meta"')
+    table = table.replace('app = "shelf"', 'app = "shop"')
+    modules = '[tool.setuptools]\npy-modules = ["shop"]\n'
+    put(tmp_path, {"pyproject.toml": table + modules, "shop.py": "x = 1\n"})
+    loaded = settings.load(tmp_path, {})
+    wheel = setuptools_wheel(tmp_path)
+
+    def kept():
+        project.build(loaded, selection.app(loaded).files, [wheel], TIME)
+        return (loaded.build_dir / "backend.json").stat().st_mtime_ns
+
+    before = kept()
+    put(tmp_path, {"shop.py": "x = 2\n"})
+    assert kept() == before
+    put(tmp_path, {"pyproject.toml": table + modules + "# more\n"})
+    assert kept() != before
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda data: data.replace(b'"note": ""', b'"note": "x"'),
+        lambda data: data[:-100],
+        lambda data: b"",
+        lambda data: b"\xff" + data,
+        lambda data: data.split(b"\n", 1)[1],
+        lambda data: hashlib.sha256(b"[]").hexdigest().encode() + b"\n[]",
+    ],
+    ids=["edited", "truncated", "empty", "no text", "older", "other"],
+)
+def test_a_damaged_result_is_not_believed(shelf, calls, harm):
+    before = made(shelf)
+    kept = shelf.build_dir / "backend.json"
+    data = kept.read_bytes()
+    kept.write_bytes(harm(data))
+    assert kept.read_bytes() != data
+    assert calls() == 1
+    assert made(shelf) == before
+
+
+def test_the_result_of_another_format_is_not_believed(shelf, calls, monkeypatch):
+    monkeypatch.setattr(project, "FORMAT", project.FORMAT + 1)
+    assert calls() == 1
 
 
 def test_generated_modules_stand_where_their_package_is(shelf):

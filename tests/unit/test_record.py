@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from containerize import settings
+from containerize import FORMAT, settings
 from containerize.errors import Problem
 from containerize.image import record
 from containerize.image.canonical import ImageDigests
@@ -122,5 +122,5 @@ def test_digests_of_another_format_are_told_apart_in_a_line(project):
     golden = json.loads(record.golden_path(project).read_text("utf-8"))
     golden[project.image_architecture]["format"] = 7
     record.golden_path(project).write_text(json.dumps(golden))
-    with pytest.raises(Problem, match=r"digests\.json is of format 7 .* format 1,"):
+    with pytest.raises(Problem, match=rf"format 7 .* format {FORMAT},"):
         rebuild.Expected(project, "")

@@ -441,9 +441,8 @@ def test_build_prints_what_is_left_out_in_a_few_lines(tmp_path, capsys):
         references=("demo:latest",),
         archive=tmp_path,
         digests=ImageDigests("sha256:1", "sha256:2", ()),
-        packed=layers.Packed(
-            layers=(), locked=None, left_out=left_out, ignored=("a.mo",), notes=("x",)
-        ),
+        packed=layers.Packed(layers=(), locked=None, left_out=left_out, notes=("x",)),
+        ignored=("a.mo",),
     )
     tasks.describe(built)
     assert capsys.readouterr().out.splitlines()[-4:] == [

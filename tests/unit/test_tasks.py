@@ -59,12 +59,14 @@ def test_build_prints_what_layers_warn_of(capsys):
     layer = layers.Layer("rootfs", Path("rootfs.tar"), "", 0, warnings=("tool: gone",))
     digests = canonical.ImageDigests("m", "c", (), ("doubtful",))
     lock = locks.BaseLock("trixie", 0, ())
-    packed = layers.Packed(
-        layers=(layer,), locked=lock, left_out=(), ignored=(), notes=()
-    )
+    packed = layers.Packed(layers=(layer,), locked=lock, left_out=(), notes=())
     describe(
         build.Image(
-            references=(), archive=Path("a.tar"), digests=digests, packed=packed
+            references=(),
+            archive=Path("a.tar"),
+            digests=digests,
+            packed=packed,
+            ignored=(),
         )
     )
     assert re.findall(r"^warning +(.*)$", capsys.readouterr().out, re.M) == [

@@ -1,0 +1,108 @@
+"""The program that compiles modules in an image: layers are data to it."""
+
+import importlib.util
+import marshal
+import os
+import re
+import subprocess
+import sys
+
+from containerize.pack import compile_modules, layers
+from tests.conftest import ROOT
+
+TIME = 1_763_856_000
+TAG = f"{sys.implementation.cache_tag}.pyc"
+
+
+def put(tree, files):
+    for name, text in files.items():
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).write_text(text)
+        os.utime(tree / name, (TIME, TIME))
+    for path in tree.iterdir():
+        os.utime(path, (TIME, TIME))
+
+
+def compiled(*trees):
+    """Run the program as the Dockerfile does; what it made of each, by path."""
+    outs = [tree.with_name(f"{tree.name}-compiled") for tree in trees]
+    pairs = [str(path) for pair in zip(trees, outs, strict=True) for path in pair]
+    text = (ROOT / "Dockerfile").read_text("utf-8")
+    flags = re.search(r'RUN \["python3", (.*?), "/tmp/compile', text)[1]
+    program = [sys.executable, *re.findall(r'"(.*?)"', flags), str(layers.COMPILE)]
+    environ = {"PYTHONPYCACHEPREFIX": "/pycache", "PYTHONPATH": "", "PATH": ""}
+    done = subprocess.run(
+        [*program, *pairs], env=environ, capture_output=True, text=True, check=False
+    )
+    found = [
+        {f"/{p.relative_to(out)}": p for p in out.rglob("*") if p.is_file()}
+        for out in outs
+    ]
+    return done, found
+
+
+def test_the_cache_is_where_python_looks_and_names_the_image(tmp_path):
+    tree = tmp_path / "tree"
+    put(tree, {"srv/shop/__init__.py": "x = 1\n", "srv/shop/page.html": "no"})
+    done, [found] = compiled(tree)
+    assert (done.returncode, done.stderr) == (0, "")
+    [(path, file)] = found.items()
+    assert path == f"/pycache/srv/shop/__init__.{TAG}"
+    data = file.read_bytes()
+    assert data[:4] == importlib.util.MAGIC_NUMBER
+    assert data[4:8] == b"\3\0\0\0"  # PEP 552: by its source's hash, which is checked
+    assert data[8:16] == importlib.util.source_hash(b"x = 1\n")
+    assert marshal.loads(data[16:]).co_filename == "/srv/shop/__init__.py"
+    assert {p.stat().st_mtime for p in (file, *file.parents[:3])} == {TIME}
+    assert file.stat().st_mode & 0o777 == 0o644
+
+
+def test_what_is_no_module_of_this_python_is_passed_over(tmp_path):
+    tree = tmp_path / "tree"
+    (tree / "srv/linked").mkdir(parents=True)
+    put(
+        tree,
+        {
+            "srv/template.py": "import {{ name }}\n",
+            "srv/null.py": "\0",
+            "srv/latin.py": "x = 1\n",
+            "srv/__pycache__/old.py": "x = 1\n",
+            "elsewhere/x.py": "x = 1\n",
+            "srv/right.py": "x = 1\n",
+        },
+    )
+    (tree / "srv/latin.py").write_bytes(b"x = '\xe9'\n")
+    (tree / "srv/link.py").symlink_to("right.py")
+    (tree / "srv/nowhere.py").symlink_to("gone.py")
+    (tree / "srv/linked/again").symlink_to("..")
+    done, [found] = compiled(tree)
+    assert done.returncode == 0
+    names = [f"/pycache/srv/{name}.{TAG}" for name in ("link", "right")]
+    assert sorted(found) == names
+
+
+def test_each_tree_has_a_directory_of_its_own(tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    put(first, {"srv/one.py": ""})
+    put(second, {"usr/local/lib/served/served/two.py": ""})
+    done, (one, two) = compiled(first, second)
+    assert done.returncode == 0
+    assert [*one] == [f"/pycache/srv/one.{TAG}"]
+    assert [*two] == [f"/pycache/usr/local/lib/served/served/two.{TAG}"]
+
+
+def test_what_cannot_be_written_fails(tmp_path):
+    tree = tmp_path / "tree"
+    put(tree, {"srv/one.py": "", "srv/two.py": ""})
+    # A file stands where a directory must go.
+    (tmp_path / "tree-compiled/pycache").mkdir(parents=True)
+    (tmp_path / "tree-compiled/pycache/srv").write_text("")
+    done, _ = compiled(tree)
+    assert done.returncode == 1
+    assert "/srv/one.py: " in done.stderr
+
+
+def test_the_paths_are_the_images():
+    text = (ROOT / "Dockerfile").read_text("utf-8")
+    assert f"PYTHONPATH={':'.join(compile_modules.PATHS)} " in text
+    assert (f"/{layers.SERVICE}", f"/{layers.APP}") == compile_modules.PATHS
