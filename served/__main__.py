@@ -34,10 +34,14 @@ def main() -> int:
         except settings_module.SettingsError as error:
             return _fail(str(error), 2)
 
+        from served import postponed
+
+        postponed.install()
         from served import loader, logs, validators
         from served.health import Health
         from served.proxies import Proxies
-        from served.server import Server, TooManyThreads
+        from served.server import Server
+        from served.threads import TooManyThreads
     finally:
         sys.path[:] = known
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import sys
@@ -20,8 +21,17 @@ It stands beside the tree of loggers, in which the application may change anythi
 _DATE = "%Y-%m-%dT%H:%M:%S"
 
 
+_to_json = json.JSONEncoder(separators=(",", ":")).encode
+
+
+@functools.lru_cache(maxsize=2)
+def _stamp(second: int) -> str:
+    """A time since 1970 as the lines have it."""
+    return time.strftime(f"{_DATE}Z", time.gmtime(second))
+
+
 def _json_line(fields: dict[str, Any]) -> str:
-    return json.dumps(fields, separators=(",", ":")) + "\n"
+    return _to_json(fields) + "\n"
 
 
 def _plain_line(fields: dict[str, Any]) -> str:
@@ -36,9 +46,9 @@ class AccessLog:
 
     def write(self, **fields: Any) -> None:
         """One line of these fields, in their order; plain lines have no names."""
-        stamp = time.strftime(f"{_DATE}Z", time.gmtime())
+        line = self._line({"time": _stamp(int(time.time())), **fields})
         # One write: lines of several threads never mix.
-        sys.stdout.write(self._line({"time": stamp, **fields}))
+        sys.stdout.write(line)
         sys.stdout.flush()
 
 
@@ -63,7 +73,7 @@ class _JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             fields["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(fields, separators=(",", ":"))
+        return _to_json(fields)
 
 
 class _Console(logging.StreamHandler[Any]):

@@ -8,15 +8,23 @@ import ipaddress
 import re
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
-from waitress.parser import HTTPRequestParser, ParsingError
-from waitress.receiver import ChunkedReceiver
+from waitress.buffers import OverflowableBuffer
+from waitress.parser import (
+    HTTPRequestParser,
+    ParsingError,
+    TransferEncodingNotImplemented,
+)
+from waitress.receiver import ChunkedReceiver, FixedStreamReceiver
 from waitress.utilities import BadRequest, Error, RequestEntityTooLarge
 
 MAX_TRAILER = 8192
 """Bytes of the headers that may follow a chunked body."""
 
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+FIELDS = re.compile(rb"(?:%b:[\t -~\x80-\xff]*\r\n)*(?:\r\n)?" % _TOKEN)
+"""Lines of a header or a trailer, and perhaps its end."""
 _QUOTED = rb'"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*"'
 _EXTENSION = rb"[ \t]*;[ \t]*%b(?:[ \t]*=[ \t]*(?:%b|%b))?" % (_TOKEN, _TOKEN, _QUOTED)
 
@@ -33,7 +41,6 @@ class Chunks(ChunkedReceiver):
     control_line: bytes
     error: Error | None
     _line = re.compile(rb"([0-9A-Fa-f]{1,16})(?:%b)*\r\n" % _EXTENSION)
-    _fields = re.compile(rb"(?:%b:[\t -~\x80-\xff]*\r\n)*(?:\r\n)?" % _TOKEN)
 
     def received(self, data: bytes) -> int:
         consumed = 0
@@ -72,7 +79,7 @@ class Chunks(ChunkedReceiver):
         lines = self.trailer[: self.trailer.rfind(b"\n") + 1]
         if len(self.trailer) > MAX_TRAILER:
             self.error = BadRequest("Trailer is too long")
-        elif not self._fields.fullmatch(lines):
+        elif not FIELDS.fullmatch(lines):
             self.error = BadRequest("Trailer is invalid")
 
 
@@ -83,6 +90,9 @@ class Parser(HTTPRequestParser):
     """
 
     body_rcv: Any
+    command = "-"
+    path = query = ""
+    url_scheme = "http"
     reserved = 0
     """Bytes that the body may come to, counted against `max_bodies`."""
     refusal: Error | None = None
@@ -90,11 +100,10 @@ class Parser(HTTPRequestParser):
 
     _start = re.compile(rb"(?:\r\n)*(?:\r?\Z|[!-~])")
     _first_line = re.compile(rb"([!-~]+) ([!-~]+) HTTP/([0-9])\.([0-9])")
+    _method = re.compile(r"[!#$%&'*+.^_`|~0-9A-Z-]+")
+    _digits = re.compile(r"[0-9]{1,4000}")
     _absolute = re.compile(rb"(?i:https?)://([^/?]+)(.*)")
-    _fold = re.compile(rb"\r\n[ \t]")
     _bare_lf = re.compile(rb"(?<!\r)\n")
-    _encoding = re.compile(rb"\r\ntransfer-encoding:([^\r]*)", re.IGNORECASE)
-    _content_type = re.compile(rb"\r\ncontent-type:", re.IGNORECASE)
     _host = re.compile(
         r"(?:\[([0-9A-Fa-f:.]+)\]|(?:[\w.~!$&'()*+;=-]|%[0-9A-Fa-f]{2})+)"
         r"(?::([0-9]{0,5}))?",
@@ -120,7 +129,12 @@ class Parser(HTTPRequestParser):
         return consumed
 
     def parse_header(self, header_plus: bytes) -> None:
-        first_line, end, fields = header_plus.partition(b"\r\n")
+        """Read what stands before the body, in the place of waitress's method.
+
+        That cuts each line with an expression of its own, and took as long for a
+        browser's request as half of Flask's answer to it. Raises what it raises.
+        """
+        first_line, _, fields = header_plus.partition(b"\r\n")
         match = self._first_line.fullmatch(first_line)
         if not match:
             raise ParsingError("Start line is invalid")
@@ -129,33 +143,66 @@ class Parser(HTTPRequestParser):
             self._refuse(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "HTTP/1.1 is spoken")
         if method == b"CONNECT":
             self._refuse(HTTPStatus.NOT_IMPLEMENTED, "This is no proxy")
-        if self._fold.search(header_plus):
-            raise ParsingError("Folded header line")
-        if len(self._content_type.findall(header_plus)) > 1:
-            raise ParsingError("Content-Type stands twice")
-        authority, path = self._target(method, target)
-        version = b"1.0" if minor == b"0" else b"1.1"
-        try:
-            super().parse_header(
-                b"%b %b HTTP/%b%b%b" % (method, path, version, end, fields)
-            )
-        except ValueError as error:
-            # A length of 5,000 digits: waitress would log a traceback and hang up.
-            raise ParsingError("Length is invalid") from error
-        if self.chunked:
-            self.body_rcv = Chunks(self.body_rcv.getbuf())
-        encodings = self._encoding.findall(header_plus)
-        if encodings and (
-            [encoding.strip(b" \t").lower() for encoding in encodings] != [b"chunked"]
-            or self.version == "1.0"
-            or "CONTENT_LENGTH" in self.headers
-        ):
-            raise ParsingError("Length of the body is ambiguous")
+        authority, target = self._target(method, target)
+        self._read_fields(fields)
+        self.command = method.decode()
+        if not self._method.fullmatch(self.command):
+            raise ParsingError("Method is invalid")
+        self.version = "1.0" if minor == b"0" else "1.1"
+        self.request_uri = target.decode()
+        path, _, self.query = self.request_uri.partition("?")
+        self.path = unquote_to_bytes(path).decode("latin-1") if "%" in path else path
+        self._read_length()
         self._check_host(authority)
         self._read_connection()
-        self.reserved = (
-            self.adj.max_request_body_size if self.chunked else self.content_length
-        )
+        expect = self.headers.get("EXPECT", "").lower()
+        self.expect_continue = self.version == "1.1" and expect == "100-continue"
+
+    def _read_fields(self, fields: bytes) -> None:
+        """Fill `headers` as WSGI names them, values of one name joined by commas."""
+        if not FIELDS.fullmatch(fields):
+            raise ParsingError("Header is invalid")
+        headers = self.headers
+        for line in fields.decode("latin-1").split("\r\n"):
+            name, _, value = line.partition(":")
+            if not name or "_" in name:  # one that WSGI could not tell from another
+                continue
+            name = name.upper().replace("-", "_")
+            value = value.strip(" \t")
+            if name not in headers:
+                headers[name] = value
+            elif name == "CONTENT_TYPE":
+                raise ParsingError("Content-Type stands twice")
+            else:
+                headers[name] += f", {value}"
+
+    def _read_length(self) -> None:
+        """How long the body is, and what receives it.
+
+        https://www.rfc-editor.org/rfc/rfc9112#section-6.3
+        """
+        coding = self.headers.pop("TRANSFER_ENCODING", None)
+        length = self.headers.get("CONTENT_LENGTH")
+        if coding is not None:
+            codings = {part.strip(" \t").lower() for part in coding.split(",")}
+            if self.version == "1.1" and codings - {"chunked", ""}:
+                raise TransferEncodingNotImplemented("Transfer-Encoding is unknown")
+            if (
+                self.version == "1.0"
+                or length is not None
+                or coding.lower() != "chunked"
+            ):
+                raise ParsingError("Length of the body is ambiguous")
+            self.chunked = True
+            self.body_rcv = Chunks(OverflowableBuffer(self.adj.inbuf_overflow))
+            self.reserved = self.adj.max_request_body_size
+        elif length is not None:
+            if not self._digits.fullmatch(length):
+                raise ParsingError("Length is invalid")
+            self.reserved = self.content_length = int(length)
+            if self.content_length:
+                buffer = OverflowableBuffer(self.adj.inbuf_overflow)
+                self.body_rcv = FixedStreamReceiver(self.content_length, buffer)
 
     def _refuse(self, status: HTTPStatus, text: str) -> None:
         self.refusal = make_error(status, text)
@@ -202,15 +249,15 @@ class Parser(HTTPRequestParser):
             self.headers["HOST"] = authority
 
     def _read_connection(self) -> None:
-        """Leave waitress, which compares the whole value, the option it looks for."""
-        value = self.headers.get("CONNECTION", "")
+        """Leave the one option that is looked for."""
+        value = self.headers.get("CONNECTION")
+        if not value:
+            return
         options = {option.strip(" \t").lower() for option in value.split(",")}
         if "close" in options:
             self.headers["CONNECTION"] = "close"
-            self.connection_close = True
         elif "keep-alive" in options and self.version == "1.0":
             self.headers["CONNECTION"] = "keep-alive"
-            self.connection_close = False
 
 
 def make_error(status: HTTPStatus, text: str) -> Error:

@@ -15,21 +15,21 @@ import os
 import select
 import socket
 import termios
-import threading
 import time
 from collections import deque
 from http import HTTPStatus
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from waitress import wasyncore
 from waitress.channel import HTTPChannel
 from waitress.server import TcpWSGIServer
-from waitress.task import Task, ThreadedTaskDispatcher
+from waitress.task import Task
 
 from served.answers import Answer, Own, Refusal
 from served.logs import AccessLog, events
 from served.parser import Parser, make_error
+from served.threads import start
+from served.watched import IN, ONCE, OUT, Watched
 
 if TYPE_CHECKING:
     from wsgiref.types import WSGIApplication
@@ -133,6 +133,25 @@ class Channel(HTTPChannel):
     refused = False
     """Whether the last response is an error that may come before its request's end."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.watch()
+
+    def watch(self) -> None:
+        """Have the next thing noticed that this connection waits for, if any.
+
+        To be called after whatever changes that, in any thread.
+        """
+        self._map.watch(self._fileno, self, self._wanted)
+
+    def _wanted(self) -> int:
+        what = (IN if self.readable() else 0) | (OUT if self.writable() else 0)
+        return what and what | ONCE
+
+    def handle_read_event(self) -> None:
+        if self.readable():  # a thread may have changed that meanwhile
+            self.handle_read()
+
     @staticmethod
     def task_class(channel: Channel, request: Parser) -> Task:
         return (Own if channel.server.answers(request) else Answer)(channel, request)
@@ -143,6 +162,7 @@ class Channel(HTTPChannel):
             super().service()
         finally:
             self.server.working.discard(self)
+            self.watch()
 
     def received(self, data: bytes) -> bool:
         accepted: bool = super().received(data)
@@ -165,12 +185,29 @@ class Channel(HTTPChannel):
         super().handle_close()
 
     def write_soon(self, data: Any) -> int:
-        if not self.total_outbufs_len:
+        if self.total_outbufs_len:
+            count: int = super().write_soon(data)
+        else:
             # The reader's time begins: it was not his that the request has waited.
             self.last_activity = time.time()
-        count: int = super().write_soon(data)
+            count = self._send_now(data)
+            if not count or count < len(data):
+                count += super().write_soon(data[count:] if count else data)
         self.written += count
+        if self.total_outbufs_len:
+            self.watch()
         return count
+
+    def _send_now(self, data: Any) -> int:
+        """Bytes that the kernel has taken at once, with no buffer between."""
+        with self.outbuf_lock:
+            if not (data and self.connected and isinstance(data, bytes)):
+                return 0
+            try:
+                sent: int = self.send(data, do_close=False)
+            except OSError:
+                return 0  # as the next call will find again
+            return sent
 
     def refuse(self, status: HTTPStatus, text: str) -> None:
         """Answer the request that is still arriving with an error."""
@@ -193,37 +230,6 @@ class Channel(HTTPChannel):
     def abandoned(self) -> bool:
         """Whether a request is worked on that nobody seems to wait for."""
         return self.left and bool(self.requests) and not self.total_outbufs_len
-
-
-class TooManyThreads(Exception):
-    """The system does not let the process have as many; its text is one line."""
-
-
-class Dispatcher(ThreadedTaskDispatcher):
-    """Threads, and what becomes of one that cannot be started."""
-
-    def start_new_thread(self, target: Any, thread_no: int) -> None:
-        try:
-            super().start_new_thread(target, thread_no)
-        except RuntimeError:
-            self.threads.discard(thread_no)
-            raise
-
-
-def _dispatcher(threads: int) -> Dispatcher:
-    started = Dispatcher()
-    try:
-        started.set_thread_count(threads)
-    except RuntimeError:
-        text = f"only {threading.active_count() - 1} threads can be started, not "
-        text += f"{threads}: lower SERVED_THREADS"
-        for name in ("pids.max", "pids/pids.max"):  # cgroups of version 2 and 1
-            with contextlib.suppress(OSError):
-                limit = Path("/sys/fs/cgroup", name).read_text().strip()
-                text += f", or raise the container's limit of {limit} processes"
-                break
-        raise TooManyThreads(text) from None
-    return started
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -257,12 +263,14 @@ class Server(TcpWSGIServer):
         """Those that need no thread."""
         self.access_log = AccessLog(settings)
         self._threads = settings.threads
+        self._accepts = True
         # Apart from the application's threads, which may all be taken.
-        self._asking = _dispatcher(1 if health.ready_path else 0)
-        threads = _dispatcher(settings.threads)
+        self._asking = start(1 if health.ready_path else 0)
+        threads = start(settings.threads)
         listener = _listen(settings.host, settings.port)
         super().__init__(
             application,
+            map=Watched(),
             _sock=listener,
             sockinfo=(listener.family, listener.type, 0, listener.getsockname()),
             bind_socket=False,
@@ -282,7 +290,6 @@ class Server(TcpWSGIServer):
             server_name="localhost",  # its own, in redirects, names the software
             log_socket_errors=False,
             clear_untrusted_proxy_headers=False,  # served.proxies does
-            asyncore_use_poll=True,  # select ends at descriptor 1023
         )
 
     def fix_addr(self, addr: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -308,6 +315,7 @@ class Server(TcpWSGIServer):
             self._asking.add_task(task)
         else:
             self._prompt.append(task)
+            self.trigger.pull_trigger()  # it may be a thread that adds it
 
     def has_room(self) -> bool:
         """Whether the bodies of all requests that are here fit the limit."""
@@ -339,6 +347,8 @@ class Server(TcpWSGIServer):
                 and not unread(channel.socket)
             ):
                 channel.will_close = True
+            if channel.will_close:
+                channel.watch()
         self._close_late()
         self._see_who_left()
         if self.in_connection_overflow:
@@ -368,7 +378,7 @@ class Server(TcpWSGIServer):
         threads = self.settings.threads + min(gone, SPARE)
         if threads != self._threads:
             with contextlib.suppress(RuntimeError):  # as many as can be had
-                self.task_dispatcher.set_thread_count(threads)
+                self.task_dispatcher.set_count(threads)
             self._threads = threads
 
     def _busy(self) -> list[Channel]:
@@ -383,16 +393,32 @@ class Server(TcpWSGIServer):
     def stop(self) -> None:
         """Make `run` drain and return; may be called by a signal handler."""
         self.stopping = True
-        self.pull_trigger()
+        self.trigger.pull_trigger()
+
+    def pull_trigger(self) -> None:
+        """Nothing: what waitress would wake the loop for, a channel has watched."""
 
     def _turn(self, timeout: float) -> None:
-        wasyncore.loop(timeout=timeout, use_poll=True, map=self._map, count=1)
+        self._accept_or_not()
+        for found, happened in self._map.wait(timeout):
+            wasyncore.readwrite(found, happened)
+            if isinstance(found, Channel):
+                found.watch()
         while self._prompt:
             channel = self._prompt.popleft()
             if channel.total_outbufs_len:
                 super().add_task(channel)  # it may have to wait for its reader
             else:
                 channel.service()
+
+    def _accept_or_not(self) -> None:
+        if self._fileno is None:
+            return  # it was closed
+        # waitress does here what is due each second, too.
+        accepts = self.readable()
+        if accepts != self._accepts:
+            self._accepts = accepts
+            self._map.watch(self._fileno, self, lambda: IN if accepts else ONCE)
 
     def _drain(self) -> int:
         self.draining = True
@@ -476,3 +502,4 @@ class Server(TcpWSGIServer):
             # A busy machine may have kept this process from reading a request.
             if channel.connected and not unread(channel.socket):
                 channel.will_close = True
+                channel.watch()
