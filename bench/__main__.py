@@ -6,6 +6,7 @@ import datetime
 import importlib
 import os
 import platform
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,6 +23,9 @@ NAMES = ("loop", "verify", "push", "cold", "image", "service")
 
 
 def main() -> None:
+    # Jobs in the background of a shell are made to ignore Ctrl-C.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     names = sys.argv[1:] or NAMES
     for name in names:
         if name not in NAMES:

@@ -26,7 +26,8 @@ from containerize.errors import Problem
 from containerize.settings import PREFIX, Settings, find_root, load
 from tests.conftest import copied, unused_port
 
-NAME = "containerize-bench"
+NAME = f"containerize-bench-{os.getpid()}"
+"""The image: another run of the bench has another."""
 NAMES = {"BuildKit": "BuildKit", "legacy": "legacy", "buildah": "Podman"}
 """Builders by the first word of `Description.builder`."""
 
@@ -169,7 +170,15 @@ def copy(builder: Builder) -> Iterator[Copy]:
         try:
             yield made
         finally:
-            building.remove(made.settings, builder.engine)
+            remove(made.settings, builder.engine)
+
+
+def remove(settings: Settings, using: Engine) -> None:
+    """Remove what the bench has made; again, since an image may be another's base."""
+    for _ in range(2):
+        with contextlib.suppress(Problem):
+            return building.remove(settings, using)
+    building.remove(settings, using)
 
 
 def wait(url: str, answer: str, process: Started | None = None) -> float:

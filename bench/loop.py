@@ -1,4 +1,4 @@
-"""The day's loop: a line of the app is edited, and it is in an image, and it answers."""
+"""The day's loop: a line of the app is edited, is in an image, and answers."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def up(made: Copy, peer: Peer) -> Iterator[Row]:
 
 
 def dev(builder: Builder) -> Iterator[Row]:
-    """An edit, until the development server answers with it; Flask's own on the host."""
+    """An edit, until `dev` answers with it, against Flask's own server on the host."""
     with copy(builder) as made:
         made.invoke("build")
         theirs = made.root.with_name("host")
