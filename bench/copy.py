@@ -177,7 +177,8 @@ def remove(settings: Settings, using: Engine) -> None:
     """Remove what the bench has made; again, since an image may be another's base."""
     for _ in range(2):
         with contextlib.suppress(Problem):
-            return building.remove(settings, using)
+            building.remove(settings, using)
+            return
     building.remove(settings, using)
 
 

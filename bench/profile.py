@@ -29,6 +29,8 @@ def where(frame: FrameType | None) -> str:
     """What a stack is at: an engine's command, or a module of the tool."""
     innermost = ""
     while frame:
+        if "importlib" in frame.f_code.co_filename:
+            innermost = innermost or "imports"
         path = Path(frame.f_code.co_filename)
         if TOOL in path.parts:
             inner = "/".join(path.parts[path.parts.index(TOOL) + 1 :])
