@@ -44,7 +44,7 @@ def main() -> None:
 def figures(name: str) -> Iterator[Row]:
     """The rows of one module; its last one says why there are no more."""
     try:
-        yield from importlib.import_module(f"bench.{name}").main()
+        yield from importlib.import_module(f"bench.{name}").main() or ()
     except (Problem, OSError, subprocess.SubprocessError, AssertionError) as error:
         said = " ".join(str(error).split()) or type(error).__name__
         print(f"\nbench: {name}: {said}", file=sys.stderr)
