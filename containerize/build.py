@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import dataclasses
+import itertools
 import json
 import os
 import secrets
@@ -115,18 +116,21 @@ def build(
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
             ignored = pool.submit(selection.ignored, settings)
             make(settings, engine, [built], cache=cache)
-        digests = export(
-            settings, engine, names, archive,
-            time=packed.locked.time, sources=sources, built=built,
-            reuse=cache and output is None,
-        )  # fmt: skip
-        if changed := record.changes(settings, {"inputs": sources}):
+            with disk.scratch(archive.parent) as scratch:
+                saved = save(engine, built, scratch)
+                changes = pool.submit(record.changes, settings, {"inputs": sources})
+                digests = write(
+                    settings, names, saved, archive,
+                    time=packed.locked.time, sources=sources,
+                    reuse=cache and output is None,
+                )  # fmt: skip
+        if changed := changes.result():
             archive.unlink()
             raise Problem(
                 f"{some(changed)} changed during the build: build again, or name in "
                 "exclude what no image needs"
             )
-        engine.run(*load_command(engine.kind, archive))
+        load(engine, archive, digests, _held(settings, engine))
         loaded = _name_loaded(engine, digests, names)
     finally:
         # The builder's own form has done its work; its layers stay as build cache.
@@ -219,6 +223,40 @@ def make(
     return "sha256:" + found.stdout.strip().removeprefix("sha256:")
 
 
+def save(engine: Engine, name: str, directory: Path) -> Path:
+    """The file in `directory` that an engine has saved its image to."""
+    saved = directory / "saved.tar"
+    engine.run(*save_command(engine.kind, name, saved))
+    return saved
+
+
+def write(
+    settings: Settings,
+    names: Sequence[str],
+    saved: Path,
+    archive: Path,
+    *,
+    time: int,
+    sources: Mapping[str, str],
+    reuse: bool = False,
+) -> ImageDigests:
+    """Write a saved image canonically to `archive`, which tells its `names`.
+
+    With `reuse`, layers that the last build left there are not made again. `time`, in
+    seconds since 1970, is the packed layers', `sources` what they came from
+    (`record.inputs`).
+    """
+    return canonical.canonicalize(
+        saved,
+        archive,
+        time=time,
+        labels=labels(settings, sources),
+        references=names,
+        architecture=settings.image_architecture,
+        reuse=reuse,
+    )
+
+
 def export(
     settings: Settings,
     engine: Engine,
@@ -227,28 +265,50 @@ def export(
     *,
     time: int,
     sources: Mapping[str, str],
-    built: str = "",
-    reuse: bool = False,
 ) -> ImageDigests:
-    """Write the engine's image canonically to `archive`, which tells its `names`.
+    """Write the image that the engine has by the first name canonically to `archive`.
 
-    With `reuse`, layers that the last build left there are not made again. `time`, in
-    seconds since 1970, is the packed layers', `sources` what they came from
-    (`record.inputs`). The engine knows the image as `built`, or else by the first of
-    the names.
+    See `write` for the rest. Nothing of an earlier build is used.
     """
     with disk.scratch(archive.parent) as scratch:
-        saved = scratch / "saved.tar"
-        engine.run(*save_command(engine.kind, built or names[0], saved))
-        return canonical.canonicalize(
-            saved,
-            archive,
-            time=time,
-            labels=labels(settings, sources),
-            references=names,
-            architecture=settings.image_architecture,
-            reuse=reuse,
-        )
+        saved = save(engine, names[0], scratch)
+        return write(settings, names, saved, archive, time=time, sources=sources)
+
+
+def load(
+    engine: Engine, archive: Path, digests: ImageDigests, held: Sequence[str]
+) -> None:
+    """Load a canonical archive, without the layers that the engine holds already.
+
+    `held` are the diff IDs of an image that it had. It says so if it has lost them,
+    and gets the whole archive then.
+    """
+    pairs = zip(digests.layers, held, strict=False)
+    same = itertools.takewhile(lambda pair: pair[0].diff_id == pair[1], pairs)
+    lower = len(list(same))
+    if lower:
+        without = {layer.digest for layer in digests.layers[:lower]}
+        needed = {layer.digest for layer in digests.layers[lower:]}
+        with disk.scratch(archive.parent) as scratch:
+            part = scratch / "new-layers.tar"
+            canonical.write_part(archive, part, without - needed)
+            if not engine.run(*load_command(engine.kind, part), check=False).returncode:
+                return
+    engine.run(*load_command(engine.kind, archive))
+
+
+def _held(settings: Settings, engine: Engine) -> Sequence[str]:
+    """The diff IDs of the last build's image, if the engine needs no others' blobs.
+
+    Docker's classic store, whose ID of an image is the config's digest, looks whether
+    it has a layer's chain before it opens the layer.
+    """
+    last = record.last(settings)
+    loaded = last.get("loaded")
+    known = loaded.get(_engine_name(engine)) if isinstance(loaded, dict) else None
+    if engine.kind != "docker" or not known or known != last.get("config"):
+        return ()
+    return last.get("diff_ids") or ()
 
 
 def _name_loaded(engine: Engine, digests: ImageDigests, names: Sequence[str]) -> str:

@@ -115,10 +115,13 @@ class Launch:
 
     def runs(self, engine: Engine) -> bool:
         """Whether the container of that name runs, and was launched as this one is."""
-        if state(self.settings, engine, self.name) != "running":
-            return False
-        earlier = label(engine, self.name, MARK)
-        return bool(earlier) and self.mark(engine, earlier) == earlier
+        status, labels = inspected(self.settings, engine, self.name)
+        earlier = labels.get(MARK, "")
+        return (
+            status == "running"
+            and bool(earlier)
+            and self.mark(engine, earlier) == earlier
+        )
 
 
 MARK = "containerize.launch"
@@ -339,32 +342,38 @@ def once(
     )
 
 
-def _started(settings: Settings, engine: Engine, name: str) -> Container:
-    return Container(
-        name, engine, published(settings, engine, name), engine.elsewhere()
-    )
+def _started(
+    settings: Settings, engine: Engine, name: str, port: int | None = None
+) -> Container:
+    """The container of that name, whose `port` is asked for if it is not known."""
+    port = port or published(settings, engine, name)
+    return Container(name, engine, port, engine.elsewhere())
 
 
 def state(settings: Settings, engine: Engine, name: str) -> str | None:
     """The state of this project's container of that name; None where there is none."""
+    return inspected(settings, engine, name)[0]
+
+
+def inspected(
+    settings: Settings, engine: Engine, name: str
+) -> tuple[str | None, dict[str, str]]:
+    """The state and the labels of this project's container of that name.
+
+    None, and no labels, where there is none.
+    """
     answer = engine.run(
         "container", "inspect", "--format", "{{json .Config.Labels}} {{.State.Status}}",
         name, check=False, echo=False,
     )  # fmt: skip
     if answer.returncode:
         if "no such container" in answer.stderr.lower():
-            return None
+            return None, {}
         raise engine.problem(("inspect",), answer.stderr)
-    labels, _, status = answer.stdout.strip().rpartition(" ")
+    text, _, status = answer.stdout.strip().rpartition(" ")
+    labels = json.loads(text) or {}
     key, _, value = settings.label.partition("=")
-    return status if (json.loads(labels) or {}).get(key) == value else None
-
-
-def label(engine: Engine, name: str, key: str) -> str:
-    """The value of a container's label; empty where it has none."""
-    form = "{{json .Config.Labels}}"
-    answer = engine.run("container", "inspect", "--format", form, name, echo=False)
-    return str((json.loads(answer.stdout) or {}).get(key, ""))
+    return (status, labels) if labels.get(key) == value else (None, {})
 
 
 def published(settings: Settings, engine: Engine, name: str) -> int:
@@ -388,13 +397,16 @@ def wait_healthy(settings: Settings, container: Container) -> None:
     engine, name = container.engine, container.name
     deadline = time.monotonic() + settings.health_timeout
     check = _health_command(engine, name)
+    # To ask the port costs nothing; a check is a process, which slows the app's start.
+    soon = time.monotonic() + 1
+    while _unanswered(container, 1) and time.monotonic() < soon:
+        time.sleep(0.01)
     while True:
-        status = state(settings, engine, name)
-        if status != "running":
-            raise ended(settings, engine, name)
         answer = engine.run("exec", name, *check, check=False, echo=False, merge=True)
         if answer.returncode == 0:
             return
+        if state(settings, engine, name) != "running":
+            raise ended(settings, engine, name)
         if time.monotonic() > deadline:
             said = answer.stdout.strip().splitlines()[-1:]
             raise Problem(
@@ -406,7 +418,7 @@ def wait_healthy(settings: Settings, container: Container) -> None:
                     else ""
                 )
             )
-        time.sleep(0.1)
+        time.sleep(0.05)
 
 
 def see_answer(settings: Settings, container: Container, patience: float = 3) -> None:
@@ -415,28 +427,31 @@ def see_answer(settings: Settings, container: Container, patience: float = 3) ->
     The health check asks inside of the container, where an app may listen that the
     port does not lead to. Raises Problem where none answers within `patience` seconds.
     """
-    if container.elsewhere:
-        return
     deadline = time.monotonic() + patience
-    while True:
-        asking = http.client.HTTPConnection(
-            "127.0.0.1", container.port, timeout=patience
-        )
-        try:
-            asking.request("GET", "/health/live")
-            asking.getresponse()
-            return
-        except (OSError, http.client.HTTPException) as error:
-            if time.monotonic() > deadline:
-                raise Problem(
-                    f"container {container.name} is healthy inside, but "
-                    f"{container.url} does not answer ({_words(error)}): its app must "
-                    "listen on 0.0.0.0 (SERVED_HOST) and port "
-                    f"{settings.container_port} (SERVED_PORT, setting container-port)"
-                ) from None
-        finally:
-            asking.close()
-        time.sleep(0.1)
+    while error := _unanswered(container, patience):
+        if time.monotonic() > deadline:
+            raise Problem(
+                f"container {container.name} is healthy inside, but "
+                f"{container.url} does not answer ({_words(error)}): its app must "
+                "listen on 0.0.0.0 (SERVED_HOST) and port "
+                f"{settings.container_port} (SERVED_PORT, setting container-port)"
+            )
+        time.sleep(0.01)
+
+
+def _unanswered(container: Container, timeout: float) -> Exception | None:
+    """Why the published port does not answer HTTP within `timeout` seconds, if so."""
+    if container.elsewhere or not container.port:
+        return None
+    asking = http.client.HTTPConnection("127.0.0.1", container.port, timeout=timeout)
+    try:
+        asking.request("GET", "/health/live")
+        asking.getresponse()
+    except (OSError, http.client.HTTPException) as error:
+        return error
+    finally:
+        asking.close()
+    return None
 
 
 def _words(error: Exception) -> str:
@@ -564,7 +579,8 @@ def ensure(
     """
     name = settings.container_name
     mend(settings, engine, name, on_line)
-    if state(settings, engine, name) != "running":
+    status, labels = inspected(settings, engine, name)
+    if status != "running":
         return run(
             settings, engine, reference, port=port, environment=environment,
             on_line=on_line,
@@ -573,8 +589,10 @@ def ensure(
         settings=settings, reference=reference, name=name, port=port,
         environment=environment or {},
     )  # fmt: skip
-    if service.runs(engine):
-        container = _started(settings, engine, name)
+    earlier = labels.get(MARK, "")
+    mark = service.mark(engine, earlier)
+    if mark == earlier:
+        container = _started(settings, engine, name, port)
         try:
             wait_healthy(settings, container)
             see_answer(settings, container)
@@ -582,29 +600,34 @@ def ensure(
             raise Problem(f"{problem}; {log_words(engine, name)}") from None
     else:
         volumes.prepare(settings, engine, reference, on_line)
-        container = replace(service, engine, on_line)
+        container = replace(service, engine, mark, on_line)
     see_commands(settings, engine, reference, name=name, environment=environment)
     return container
 
 
 def replace(
-    service: Launch, engine: Engine, on_line: Callable[[str], None] = ignore
+    service: Launch,
+    engine: Engine,
+    mark: str,
+    on_line: Callable[[str], None] = ignore,
 ) -> Container:
     """Put a new container in the place of the one that runs, if it can be healthy.
 
-    It proves that unpublished. Then the old one drains, and a published one starts:
-    if that does not answer, the old one is started again. `on_line` is told for how
-    long none answered. Raises Problem where the old one serves on or again.
+    It proves that unpublished, as `trial`. Then that and the old one drain, and a
+    published one starts, which bears `mark`: if that does not answer, the old one is
+    started again. `on_line` is told for how long none answered. Raises Problem where
+    the old one serves on or again.
     """
     settings, name = service.settings, service.name
-    coming, mark = following(name), service.mark(engine)
-    candidate = dataclasses.replace(service, name=coming, port=None)
+    coming, trying = following(name), trial(name)
+    candidate = dataclasses.replace(service, name=trying, port=None)
     try:
-        with _discarded_unless_well(settings, engine, coming):
-            candidate.start(engine)
-            wait_healthy(settings, Container(coming, engine, 0))
-            engine.run("stop", coming, timeout=settings.stop_timeout + 30)
-            engine.run("rm", coming)
+        with (
+            _discarded_unless_well(settings, engine, coming),
+            _discarded_unless_well(settings, engine, trying),
+        ):
+            candidate.start(engine, mark=mark)
+            wait_healthy(settings, Container(trying, engine, 0))
             # Podman's networks know a container by the name that it was made with.
             alias = [f"--network-alias={name}"] if settings.network else []
             published = dataclasses.replace(
@@ -616,14 +639,15 @@ def replace(
     began = time.monotonic()
     try:
         with _discarded_unless_well(settings, engine, coming):
-            engine.run("stop", name, timeout=settings.stop_timeout + 30)
+            engine.run("stop", trying, name, timeout=settings.stop_timeout + 30)
             engine.run("start", coming)
-            container = _started(settings, engine, coming)
+            container = _started(settings, engine, coming, service.port)
             wait_healthy(settings, container)
             see_answer(settings, container)
     except BaseException as error:
         how = "serves again"
         with _undisturbed():
+            engine.discard(trying)
             try:
                 _restart(settings, engine, name)
             except Problem as worse:
@@ -632,7 +656,7 @@ def replace(
             raise Problem(f"the old {name} {how}; {error}") from None
         raise
     gap = time.monotonic() - began
-    engine.run("rm", name)
+    engine.run("rm", trying, name)
     engine.run("rename", coming, name)
     on_line(f"{name} is replaced; for {gap:.1f} s at most none answered")
     return dataclasses.replace(container, name=name)
@@ -643,6 +667,11 @@ def following(name: str) -> str:
     return f"{name}-next"
 
 
+def trial(name: str) -> str:
+    """The name of a container that only proves that what replaces `name` can live."""
+    return f"{name}-trial"
+
+
 def mend(
     settings: Settings,
     engine: Engine,
@@ -650,10 +679,13 @@ def mend(
     on_line: Callable[[str], None] = ignore,
 ) -> None:
     """Finish or undo a `replace` that was killed in the middle."""
-    coming = following(name)
-    there = state(settings, engine, coming)
-    if not there:
+    coming, trying = following(name), trial(name)
+    names = _listed(settings, engine)
+    if trying in names:
+        engine.discard(trying)
+    if coming not in names:
         return
+    there = state(settings, engine, coming)
     old = state(settings, engine, name)
     serves = (
         there == "running"
@@ -694,8 +726,8 @@ def stop(settings: Settings, engine: Engine, name: str) -> tuple[str, ...]:
     if not found or state(settings, engine, name):
         require(settings, engine, name)
         found.insert(0, name)
-    if state(settings, engine, following(name)):
-        found.append(following(name))
+    names = _listed(settings, engine)
+    found += [each for each in (following(name), trial(name)) if each in names]
     ran = [each for each in found if state(settings, engine, each) == "running"]
     engine.run("stop", *found, timeout=settings.stop_timeout + 30)
     killed = tuple(each for each in ran if _was_killed(engine, each))

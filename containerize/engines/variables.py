@@ -162,12 +162,17 @@ def _clients_own(variables: Mapping[str, str]) -> dict[str, str]:
 def mark(command: Sequence[str], variables: Mapping[str, str], salt: str = "") -> str:
     """A mark of a command and its variables, by which a change of either is seen.
 
-    Salted, and made slowly, so that a mark that is shown to others does not tell a
-    short value; with the salt of an earlier mark it is comparable to that.
+    Salted, and made slowly if there are values, so that a mark that is shown to others
+    does not tell a short one; with the salt of an earlier mark it is comparable to it.
     """
     salt = salt.partition(".")[0] or secrets.token_hex(16)
     text = json.dumps([list(command), sorted(variables.items())])
     made = hashlib.scrypt(
-        text.encode(), salt=salt.encode(), n=2**14, r=8, p=1, dklen=16
+        text.encode(),
+        salt=salt.encode(),
+        n=2**14 if variables else 2,
+        r=8,
+        p=1,
+        dklen=16,
     )
     return f"{salt}.{made.hex()}"

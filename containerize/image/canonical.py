@@ -216,6 +216,23 @@ def read_digests(path: Path) -> ImageDigests:
         return ImageDigests(image.manifest_digest, image.config_digest, tuple(layers))
 
 
+def write_part(source: Path, target: Path, without: Set[str]) -> None:
+    """Write a canonical archive without the blobs of these digests.
+
+    `target` is an archive for `docker load` alone: what makes `source` an OCI image
+    layout would name blobs that are not there.
+    """
+    left = {b"oci-layout", b"index.json", *(_blob_path(d).encode() for d in without)}
+    with source.open("rb") as file, target.open("wb") as out:
+        whole = Region(file, 0, source.stat().st_size)
+        for entry in archive.read_tar(whole, source.name):
+            if entry.path not in left:
+                size = 512 + entry.size + -entry.size % 512  # with its header
+                for chunk in whole.part(entry.offset - 512, size).chunks():
+                    out.write(chunk)
+        out.write(bytes(1024))
+
+
 # --- What a layer does -----------------------------------------------------------
 
 

@@ -120,12 +120,17 @@ def write(
 
 def read(settings: Settings) -> dict[str, Any]:
     """The record of the last build where that was of the files as they are, else {}."""
+    found = last(settings)
+    return found if found.get("inputs") == inputs(settings) else {}
+
+
+def last(settings: Settings) -> dict[str, Any]:
+    """The record of the last build, or {}."""
     try:
         found = json.loads(path(settings).read_bytes())
     except (OSError, ValueError):
         return {}
-    current = isinstance(found, dict) and found.get("inputs") == inputs(settings)
-    return found if current else {}
+    return found if isinstance(found, dict) else {}
 
 
 def save_golden(settings: Settings, digests: ImageDigests) -> None:

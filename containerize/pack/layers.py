@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import dataclasses
 import hashlib
 import importlib.util
@@ -134,12 +135,15 @@ def pack(
         (lambda: large, None),
         (lambda: small, None),
     )
-    made = [
-        _packed(settings, name, locked.time, *part)
-        for name, part in zip(LAYERS, parts, strict=True)
-    ]
-    with disk.atomic(settings.build_dir / COMPILE.name) as file:
-        file.write(COMPILE.read_bytes())
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:  # to hash takes no lock
+        futures = [
+            pool.submit(_packed, settings, name, locked.time, *part)
+            for name, part in zip(LAYERS, parts, strict=True)
+        ]
+        made = [future.result() for future in futures]
+    if not _holds(settings.build_dir / COMPILE.name, disk.sha256(COMPILE)):
+        with disk.atomic(settings.build_dir / COMPILE.name) as file:
+            file.write(COMPILE.read_bytes())
     return Packed(
         layers=tuple(made),
         locked=locked,
@@ -502,10 +506,36 @@ def _packed(
         # A tar without entries is a file to builders, which they copy; and where a step
         # changes nothing, Docker's first builder fails at the next. All images have it.
         packed.add(APP, tree.DIRECTORY)
-    with disk.atomic(path) as file:
-        packed.write(file, time)
-    digest = disk.sha256(path)
-    with disk.atomic(stamp) as file:
-        file.write(json.dumps([key, digest, packed.warnings]).encode())
-    size = path.stat().st_size
-    return Layer(name, path, digest, size, warnings=tuple(packed.warnings))
+    sink = _Sink()
+    packed.write(sink, time)  # type: ignore[arg-type]
+    digest = sink.hash.hexdigest()
+    # A builder knows a file that is left alone without reading it.
+    if not _holds(path, digest):
+        with disk.atomic(path) as file:
+            packed.write(file, time)
+    if made_from:
+        with disk.atomic(stamp) as file:
+            file.write(json.dumps([key, digest, packed.warnings]).encode())
+    return Layer(name, path, digest, sink.size, warnings=tuple(packed.warnings))
+
+
+class _Sink:
+    """A file that keeps nothing of what is written but its SHA-256 and its size."""
+
+    def __init__(self) -> None:
+        self.hash, self.size = hashlib.sha256(), 0
+
+    def write(self, data: bytes) -> None:
+        self.hash.update(data)
+        self.size += len(data)
+
+    def tell(self) -> int:
+        return self.size
+
+
+def _holds(path: Path, digest: str) -> bool:
+    """Whether a file is there and has that SHA-256."""
+    try:
+        return disk.sha256(path) == digest
+    except OSError:
+        return False

@@ -3,11 +3,13 @@
 import dataclasses
 import json
 import os
+import secrets
 
 import pytest
 
 from containerize import build
 from containerize.errors import Problem
+from containerize.image import canonical
 from tests.canary import reaches_out
 
 
@@ -100,15 +102,15 @@ def test_a_change_of_the_app_changes_only_its_layers(built, using, clone):
     assert not build.is_current(clone, using, name)
 
 
-def test_a_change_of_the_app_leaves_its_large_files(using, clone, tmp_path):
+def test_a_change_of_the_app_leaves_its_large_files(using, clone):
     large = clone.root / "app" / "static" / "photo.jpg"
     large.parent.mkdir()
     large.write_bytes(os.urandom(1_000_000))
-    first = build.build(clone, using, output=tmp_path / "first.tar").digests
+    first = build.build(clone, using, tags=["large"]).digests
     (clone.root / "app" / "new.py").write_text("x = 1\n")
-    second = build.build(clone, using, output=tmp_path / "second.tar").digests
+    second = build.build(clone, using, tags=["large"]).digests
     large.write_bytes(os.urandom(1_000_000))
-    third = build.build(clone, using, output=tmp_path / "third.tar").digests
+    third = build.build(clone, using, tags=["large"]).digests
     pairs = zip(first.diff_ids, second.diff_ids, third.diff_ids, strict=True)
     assert [(a == b, b == c) for a, b, c in pairs] == [
         *[(True, True)] * 4,
@@ -117,14 +119,12 @@ def test_a_change_of_the_app_leaves_its_large_files(using, clone, tmp_path):
     ]
 
 
-def test_nothing_of_the_app_runs_while_its_modules_are_compiled(
-    built, using, clone, tmp_path
-):
+def test_nothing_of_the_app_runs_while_its_modules_are_compiled(built, using, clone):
     """What is named like a module of Python's, or like what `site` imports."""
     for name in ("token.py", "struct.py", "sitecustomize.py", "usercustomize.py"):
         (clone.root / name).write_text("raise SystemExit(7)\n")
     (clone.root / "evil.pth").write_text("import os; os._exit(7)\n")
-    made = build.build(clone, using, output=tmp_path / "image.tar")
+    made = build.build(clone, using, tags=["traps"])
     assert made.digests.diff_ids[:4] == built.digests.diff_ids[:4]
 
 
@@ -186,3 +186,42 @@ def test_removed_images_are_named_in_a_line(built, using, clone):
     assert f"{other.image}:b" in said[0]
     assert said[0].startswith("removed ")
     assert "image" in said[0]
+
+
+def loaded(shown):
+    """What was loaded, of the commands that were shown."""
+    found = [command[-1] for command in shown if {"load", "pull"} & {*command}]
+    return [name.removeprefix("docker-archive:") for name in found]
+
+
+def test_an_edit_loads_the_new_layers_alone(built, using, clone):
+    """On a classic store, which has the others of the last build."""
+    shown = []
+    told = dataclasses.replace(using, on_command=shown.append)
+    classic = built.digests.config == using.identifier(built.references[0])
+    archive = str(build.archive_path(clone))
+    build.build(clone, told, tags=["part"])
+    assert [archive in name for name in loaded(shown)] == [True]
+    shown.clear()
+    (clone.root / "app" / "new.py").write_text("x = 'new'\n")
+    made = build.build(clone, told, tags=["part"])
+    parted = using.kind == "docker" and classic
+    assert [archive in name for name in loaded(shown)] == [not parted]
+    words = ("--entrypoint=python3", clone.reference("part"), "-c")
+    said = using.run("run", "--rm", *words, "import app.new; print(app.new.x)")
+    assert said.stdout == "new\n"
+    assert build.build(clone, told, tags=["part"], cache=False).digests == made.digests
+
+
+def test_an_engine_that_lost_its_layers_gets_them_all(using, project, built, tmp_path):
+    """An image of another time, which it never had, stands for one that is removed."""
+    name, archive = project.reference("lost"), tmp_path / "image.tar"
+    digests = canonical.canonicalize(
+        built.archive, archive, time=secrets.randbelow(10**9), references=[name],
+        labels=dict([project.label.split("=")]),
+    )  # fmt: skip
+    shown = []
+    told = dataclasses.replace(using, on_command=shown.append)
+    build.load(told, archive, digests, digests.diff_ids[:1])
+    assert [name == str(archive) for name in loaded(shown)] == [False, True]
+    assert build._name_loaded(using, digests, [name])

@@ -196,6 +196,28 @@ def test_warnings_stay_with_a_layer_that_is_not_made_anew(project):
     assert again.warnings == ("tool: something is missing",)
 
 
+def test_a_layer_that_is_as_it_was_is_left_alone_and_an_edited_one_is_not(project):
+    """A file's time says nothing: it is put back after the edit."""
+    project.build_dir.mkdir()
+
+    def pack(made_from):
+        made = tree.Tree()
+        made.add("a", tree.file(b"content"))
+        return layers._packed(project, "app", TIME, lambda: made, made_from)
+
+    for made_from in (None, ["same"]):
+        first = pack(made_from)
+        data, before = first.path.read_bytes(), first.path.stat()
+        assert first.sha256 == hashlib.sha256(data).hexdigest()
+        assert (pack(made_from), first.size) == (first, len(data))
+        now = first.path.stat()
+        assert (now.st_ino, now.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+        first.path.write_bytes(data.replace(b"content", b"CONTENT"))
+        os.utime(first.path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        assert pack(made_from) == first
+        assert first.path.read_bytes() == data
+
+
 def test_rootfs_leaves_out_what_slim_images_do(tmp_path):
     made = layers.rootfs(
         [
