@@ -108,7 +108,8 @@ ONLY_OURS = {
     ("etc/passwd", "etc/group"): "the user; base-passwd's script makes them elsewhere",
     ("etc/nsswitch.conf",): "base-files' script makes it elsewhere",
     ("etc/ssl/certs", "usr/lib/ssl"): "the CA bundle; ca-certificates' script, openssl",
-    ("usr/bin/python3",): "package python3-minimal has it",
+    ("usr/bin/python", "usr/bin/python3"): "packages of Debian's own default have them",
+    ("etc/ld.so.cache", "usr/sbin/ldconfig"): "what finds libraries; libc-bin's script",
     ("usr/local",): "where the wheels go",
 }
 ONLY_THEIRS = {

@@ -66,12 +66,12 @@ def measured(made: Copy, context: Path, plain: Callable[[], None], case: Case) -
     met = ours <= GOAL
     if not met:
         rows = [(name[:19], f"{size / 1e3:.1f}") for name, size in new.items()]
-        table(f"New blobs: {case.name}", ("blob", "kB"), rows)
+        table(f"A layer goes whole. New blobs: {case.name}", ("blob", "kB"), rows)
     return Row(
         f"bytes pushed, {case.name}",
         f"{ours / 1e3:.1f} kB",
         f"cached `COPY . .`: {theirs / 1e3:.1f} kB",
-        f"{ours / theirs:.2f}",
+        f"{ours / theirs:.2g}",
         f"≤ {GOAL / 1e3:.0f} kB",
         met,
     )
