@@ -124,5 +124,3 @@ def configure(settings: Settings) -> None:
     events.handlers = [own]
     logging.captureWarnings(True)
     threading.excepthook = _thread_failed
-    # Each request beyond the threads would give a warning.
-    logging.getLogger("waitress.queue").setLevel(logging.ERROR)

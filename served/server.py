@@ -185,23 +185,26 @@ class Channel(HTTPChannel):
         super().handle_close()
 
     def write_soon(self, data: Any) -> int:
-        if self.total_outbufs_len:
-            count: int = super().write_soon(data)
-        else:
+        sent = 0
+        if not self.total_outbufs_len:
             # The reader's time begins: it was not his that the request has waited.
             self.last_activity = time.time()
-            count = self._send_now(data)
-            if not count or count < len(data):
-                count += super().write_soon(data[count:] if count else data)
+            if data and isinstance(data, bytes):
+                sent = self._send_now(data)
+                self.written += sent
+                if sent == len(data):
+                    return sent
+                data = data[sent:]
+        count: int = super().write_soon(data)
         self.written += count
         if self.total_outbufs_len:
             self.watch()
-        return count
+        return sent + count
 
-    def _send_now(self, data: Any) -> int:
-        """Bytes that the kernel has taken at once, with no buffer between."""
+    def _send_now(self, data: bytes) -> int:
+        """How many bytes the kernel has taken, with no buffer between."""
         with self.outbuf_lock:
-            if not (data and self.connected and isinstance(data, bytes)):
+            if not self.connected:
                 return 0
             try:
                 sent: int = self.send(data, do_close=False)

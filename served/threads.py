@@ -47,7 +47,7 @@ class Threads:
             self._count -= 1
 
     def _work(self) -> None:
-        while task := self._queue.get():
+        while (task := self._queue.get()) is not None:
             try:
                 task.service()
             except BaseException as error:  # of a thread, which has to go on

@@ -97,6 +97,27 @@ def whole(service: Process, method: str, path: str) -> bytes:
         return raw.read(connection)
 
 
+def test_a_small_answer_is_one_packet(service: Process) -> None:
+    """Two may be sent apart, and wake the client twice."""
+    with service.connect() as connection:
+        for _ in range(100):
+            connection.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert connection.recv(65536).endswith(b'"Hello World from Flask"}\n')
+
+
+def test_a_slow_reader_gets_all(service: Process) -> None:
+    """What the kernel takes at once, what has to wait, and what comes after it."""
+    with service.connect() as connection:
+        connection.sendall(
+            b"GET /large HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+        )
+        time.sleep(0.5)  # until the kernel takes no more
+        found = 0
+        while part := connection.recv(1 << 20):
+            found += part.count(b"\0")
+    assert found == 40 << 20
+
+
 def test_a_large_chunk_is_not_copied_whole(service: Process) -> None:
     """Neither in memory nor in a file of /tmp, which is memory too."""
     with service.connect() as connection:
