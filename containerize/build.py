@@ -308,7 +308,8 @@ def _held(settings: Settings, engine: Engine) -> Sequence[str]:
     known = loaded.get(_engine_name(engine)) if isinstance(loaded, dict) else None
     if engine.kind != "docker" or not known or known != last.get("config"):
         return ()
-    return last.get("diff_ids") or ()
+    found = last.get("diff_ids")
+    return found if isinstance(found, list) else ()
 
 
 def _name_loaded(engine: Engine, digests: ImageDigests, names: Sequence[str]) -> str:

@@ -40,8 +40,8 @@ from containerize.pack import (
 from containerize.settings import Settings, check_volume
 
 LARGE = 32 * 1024
-"""From this size on, in bytes, a file of the app that is no module is in a layer of
-its own kind, so that an edit of a small one does not carry it along."""
+"""From this size on, in bytes, a file of the app that is no module is in a layer below
+the app's, so that a push after an edit of a small one leaves it out."""
 
 USER = 65532
 """The user and group `nonroot`, as distroless images number it."""

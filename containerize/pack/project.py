@@ -163,19 +163,24 @@ def _decisive(
     """The files whose content, and not only their names, decides what was made.
 
     If pyproject.toml says all: those at the top that were not just copied, for hooks
-    are there, the readme, and those that the metadata holds, such as licences.
+    are there, the readme, and those that were installed, such as licences and scripts.
     """
     if made.generated or not _is_static(settings):
         return sorted(everything)
-    held = {e.content for path, e in made.entries.items() if ".dist-info/" in path}
+    installed = {_body(entry.content) for entry in made.entries.values()} - {b""}
     readme, copied = _readme(settings), set(made.copied)
     return [
         path
         for path, file in sorted(everything.items())
         if path == readme
         or ("/" not in path and path not in copied)
-        or (file.content and file.content in held)
+        or _body(file.content) in installed
     ]
+
+
+def _body(content: bytes) -> bytes:
+    """A file without the line that names an interpreter, which installation changes."""
+    return content.partition(b"\n")[2] if content.startswith(b"#!") else content
 
 
 def _sha256(text: str) -> str:

@@ -63,6 +63,16 @@ def base(built):
         server.shutdown()
 
 
+def top(project, using, image):
+    """What is at the top of an image's file system."""
+    listing = "import os; print(*sorted(os.listdir('/')))"
+    answer = using.run(
+        "run", "--rm", f"--label={project.label}", "--network=none",
+        "--entrypoint=python3", image.references[0], "-c", listing,
+    )  # fmt: skip
+    return answer.stdout
+
+
 def test_the_app_stands_on_a_base_image_named_by_digest(
     built, base, using, project, tmp_path
 ):
@@ -74,6 +84,8 @@ def test_the_app_stands_on_a_base_image_named_by_digest(
         base_layers = len(built.digests.diff_ids)
         assert made.digests.diff_ids[:base_layers] == built.digests.diff_ids
         assert made.digests.manifest != built.digests.manifest
+        # Nothing but that is at the top: no packed tar that holds nothing, as a file.
+        assert top(own, using, made) == top(own, using, built)
     finally:
         build.remove(own, using)
         using.run("rmi", base, check=False)

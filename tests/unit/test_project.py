@@ -198,18 +198,31 @@ def test_an_edit_of_what_metadata_comes_from_calls_the_backend(shelf, calls, cha
     assert calls() == 0
 
 
-def test_a_readme_and_a_licence_below_the_top_decide(shelf, calls):
+def test_what_is_installed_from_below_the_top_decides(shelf, calls):
+    script = "#!python\nprint(1)\n"
     put(
         shelf.root,
-        {"pyproject.toml": LICENSED, "docs/about.md": "1", "legal/MIT": "you may"},
+        {
+            "pyproject.toml": LICENSED,
+            "docs/about.md": "1",
+            "legal/MIT": "you may",
+            "bin/run": script,
+            "data/else": "what no wheel takes",
+        },
     )
     more = json.loads((shelf.root / "more.json").read_text())
     more["shelf-4.5.6.dist-info/licenses/legal/MIT"] = "you may"
+    more["shelf-4.5.6.data/scripts/run"] = script
     put(shelf.root, {"more.json": json.dumps(more)})
     assert [calls(), calls()] == [1, 0]
-    for name in ("docs/about.md", "legal/MIT"):
+    for name, times in (
+        *(("docs/about.md", 1), ("legal/MIT", 1), ("bin/run", 1)),
+        ("data/else", 0),
+    ):
         put(shelf.root, {name: "another"})
-        assert calls() == 1
+        assert calls() == times, name
+        put(shelf.root, {"legal/MIT": "you may", "bin/run": script})
+        calls()
 
 
 def test_a_module_at_the_top_that_was_copied_decides_nothing(tmp_path):

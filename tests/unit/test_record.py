@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from containerize import FORMAT, settings
+from containerize import FORMAT, build, settings
+from containerize.engines.engine import Engine
 from containerize.errors import Problem
 from containerize.image import record
 from containerize.image.canonical import ImageDigests
@@ -54,6 +55,34 @@ def test_a_broken_record_is_none(project, text):
     record.path(project).parent.mkdir()
     record.path(project).write_text(text)
     assert record.read(project) == {}
+
+
+@pytest.mark.parametrize(
+    ("record_of", "held"),
+    [
+        ({}, ["sha256:3"]),
+        ({"diff_ids": 3}, []),
+        ({"diff_ids": None}, []),
+        ({"loaded": []}, []),
+        ({"loaded": {}}, []),
+        ({"loaded": {"podman": "sha256:2"}}, []),
+        # The ID of a containerd store is the manifest's digest.
+        ({"loaded": {"docker": "sha256:1"}}, []),
+        ({"config": None, "loaded": {"docker": None}}, []),
+    ],
+    ids=str,
+)
+def test_which_layers_an_engine_is_taken_to_hold(project, record_of, held):
+    facts = {
+        "manifest": "sha256:1",
+        "config": "sha256:2",
+        "diff_ids": ["sha256:3"],
+        "loaded": {"docker": "sha256:2"},
+    }
+    record.path(project).parent.mkdir()
+    record.path(project).write_text(json.dumps(facts | record_of))
+    assert [*build._held(project, Engine("docker", ("docker",)))] == held
+    assert [*build._held(project, Engine("podman", ("docker",)))] == []
 
 
 def test_changed_inputs_are_named(project):
