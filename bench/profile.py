@@ -39,9 +39,7 @@ def where(frame: FrameType | None) -> str:
                     frame.f_locals.get(n) for n in ("self", "arguments")
                 )
                 if using and arguments:
-                    return (
-                        f"{using.kind} {' '.join(arguments[:2][: _words(arguments)])}"
-                    )
+                    return f"{using.kind} {' '.join(arguments[: _words(arguments)])}"
             innermost = innermost or inner
         frame = frame.f_back
     return innermost or "imports, and what ends Python"

@@ -6,7 +6,7 @@ import contextlib
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from bench.copy import NAME, Copy, Started, builders, copy
@@ -39,7 +39,8 @@ def main() -> Iterator[Row]:
                 timeline(made)
 
 
-def peer(made: Copy):  # type: ignore[no-untyped-def]
+def peer(made: Copy) -> Callable[[], float]:
+    """Two plain builds of the context that was built last, one after the other."""
     using = made.builder.engine
     command = building.build_command(
         made.settings, using.kind, [f"{NAME}:plain"], cache=False
