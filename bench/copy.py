@@ -64,6 +64,10 @@ def builders() -> tuple[Builder, ...]:
 
 
 def _clients() -> Iterator[str]:
+    """The engine that the environment names, or else all on PATH."""
+    if named := os.environ.get(f"{PREFIX}ENGINE"):
+        yield named
+        return
     for program in ("docker", "podman"):
         for directory in os.get_exec_path():
             if path := shutil.which(program, path=directory):
@@ -79,7 +83,13 @@ class Started:
 
     def finish(self) -> None:
         """Wait for its end. Raises Problem, with its last words, if it fails."""
-        if self.popen.wait():
+        try:
+            code = self.popen.wait()
+        except BaseException:
+            self.popen.terminate()  # or it writes on where all is removed
+            self.popen.wait()
+            raise
+        if code:
             lines = self.log.read_text("utf-8", "replace").split("\n")
             said = next((line for line in reversed(lines) if line.strip()), "no word")
             raise Problem(f"`{shlex.join(list(self.popen.args)[1:])}` failed: {said}")  # type: ignore[arg-type]
