@@ -40,7 +40,7 @@ def main() -> None:
             rows.append(row)
             failed |= row.failed
     table("Goals, and what was measured", HEADER, [row.cells() for row in rows])
-    print("\nThe time of `.ci/run` is in its own last lines.")
+    print("\nThe time of `.ci/run` is what nox says at the end of each session.")
     sys.exit(1 if failed else 0)
 
 
