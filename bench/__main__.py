@@ -38,6 +38,7 @@ def main() -> None:
     for name in names:
         for row in figures(name):
             rows.append(row)
+            print("bench:", *filter(None, row.cells()), sep="  ", file=sys.stderr)
             failed |= row.failed
     table("Goals, and what was measured", HEADER, [row.cells() for row in rows])
     print("\nThe time of `.ci/run` is what nox says at the end of each session.")
@@ -50,7 +51,6 @@ def figures(name: str) -> Iterator[Row]:
         yield from importlib.import_module(f"bench.{name}").main() or ()
     except (Problem, OSError, subprocess.SubprocessError, AssertionError) as error:
         said = " ".join(str(error).split()) or type(error).__name__
-        print(f"\nbench: {name}: {said}", file=sys.stderr)
         yield Row(name, f"failed: {said}", failed=True)
 
 
