@@ -7,13 +7,11 @@ import importlib
 import os
 import platform
 import signal
-import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 from bench import copy
-from bench.measure import HEADER, Row, table
+from bench.measure import HEADER, attempt, table
 from containerize.errors import Problem
 from containerize.fetch import inputs
 from containerize.settings import find_root, load
@@ -36,22 +34,14 @@ def main() -> None:
     machine()
     rows, failed = [], False
     for name in names:
-        for row in figures(name):
+        module = importlib.import_module(f"bench.{name}")
+        for row in attempt(name, module.main):
             rows.append(row)
             print("bench:", *filter(None, row.cells()), sep="  ", file=sys.stderr)
             failed |= row.failed
     table("Goals, and what was measured", HEADER, [row.cells() for row in rows])
     print("\nThe time of `.ci/run` is what nox says at the end of each session.")
     sys.exit(1 if failed else 0)
-
-
-def figures(name: str) -> Iterator[Row]:
-    """The rows of one module; its last one says why there are no more."""
-    try:
-        yield from importlib.import_module(f"bench.{name}").main() or ()
-    except (Problem, OSError, subprocess.SubprocessError, AssertionError) as error:
-        said = " ".join(str(error).split()) or type(error).__name__
-        yield Row(name, f"failed: {said}", failed=True)
 
 
 def machine() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import shutil
 import signal
@@ -25,7 +26,16 @@ from bench.copy import (
     wait,
     write_edit,
 )
-from bench.measure import Row, compared, interleaved, judged, quiet, seconds, timed
+from bench.measure import (
+    Row,
+    attempt,
+    compared,
+    interleaved,
+    judged,
+    quiet,
+    seconds,
+    timed,
+)
 from containerize import build as building
 from containerize.engines import container
 from tests.conftest import unused_port
@@ -38,14 +48,20 @@ BUILD = {"BuildKit": 1.5, "legacy": 2.5}
 def main() -> Iterator[Row]:
     """Print the figures of the loop, for each builder that is here."""
     for builder in builders():
-        with copy(builder) as made:
-            made.invoke("build")
-            with quiet():
-                peer = Peer(made)
-                peer.build()
-            yield from build(made, peer)
-            yield from up(made, peer)
-    yield from dev(builders()[0])
+        name = f"loop, {builder.name}"
+        yield from attempt(name, functools.partial(image, builder))
+    yield from attempt("dev", lambda: dev(builders()[0]))
+
+
+def image(builder: Builder) -> Iterator[Row]:
+    """The rows of `build` and `up`."""
+    with copy(builder) as made:
+        made.invoke("build")
+        with quiet():
+            peer = Peer(made)
+            peer.build()
+        yield from build(made, peer)
+        yield from up(made, peer)
 
 
 class Peer:

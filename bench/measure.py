@@ -11,7 +11,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from containerize.errors import Problem
 
@@ -38,6 +38,15 @@ class Row:
 
 
 HEADER = ("figure", "ours", "peer", "ratio", "goal", "")
+
+
+def attempt(name: str, rows: Callable[[], Iterable[Row]]) -> Iterator[Row]:
+    """The rows of a part; if it fails, a last one that says why, and no error."""
+    try:
+        yield from rows()
+    except Exception as error:
+        said = " ".join(str(error).split()) or type(error).__name__
+        yield Row(name, f"failed: {said}", failed=True)
 
 
 def judged(

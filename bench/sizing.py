@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from bench import service
+from bench.measure import Row
 
 
-def main() -> None:
-    """Print the table that helps to size a service."""
+def main() -> tuple[Row, ...]:
+    """Print the table that helps to size a service; it has no goal."""
     with service.ready() as ready:
         service.sizing(ready)
+    return ()
