@@ -57,6 +57,7 @@ def test_a_step_that_writes_the_time_is_found(using, clone):
         f"FROM scratch\n{label}ADD build/rootfs.tar /\n"
         f'RUN ["/usr/bin/python3", "-c", "{write}"]\n'
     )
+    (clone.root / record.GOLDEN).unlink()
     verdict = rebuild.verify(clone, [using])
     assert not verdict.equal
     assert [found.path for found in verdict.differences] == ["/when"]
