@@ -60,4 +60,7 @@ def machine() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit("bench: ended before its end; what it made is removed")
