@@ -1,9 +1,7 @@
-"""The image: its base, its size, its build and its start, each against a peer."""
+"""The image: its base, its size, its start and its canonical form."""
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import hashlib
 import io
 import json
@@ -14,14 +12,15 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-import time
-import urllib.request
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
 
+from bench.copy import Copy, builders, copy, wait
 from bench.measure import (
+    Row,
     compared,
     interleaved,
+    judged,
     quiet,
     require,
     seconds,
@@ -29,49 +28,35 @@ from bench.measure import (
     timed,
 )
 from containerize import build as building
-from containerize.engines import container, engine
+from containerize.engines import container
 from containerize.engines.engine import Engine
-from containerize.errors import Problem
 from containerize.fetch import inputs
 from containerize.image import canonical
 from containerize.lock import locks
 from containerize.pack import layers
-from containerize.settings import Settings, find_root, load
-from tests.conftest import Quiet, copied, unused_port
+from containerize.settings import Settings, find_root
+from tests.conftest import unused_port
 
-NAME = "containerize-bench"
-
-
-def main() -> None:
-    """Print all figures of the image."""
-    project = dataclasses.replace(load(find_root(Path(__file__).parent)), image=NAME)
-    inputs.fetch(project, progress=Quiet())
-    using = engine.find(project)
-    found = using.describe()
-    print(f"Engine: {found.kind} {found.server}, {found.builder}, {found.store}")
-    with tempfile.TemporaryDirectory(prefix="bench-") as directory:
-        scratch = Path(directory)
-        scratch.chmod(0o755)  # mmdebstrap reads in it as another user
-        ours = copied(project, scratch / "clone")
-        base(ours, scratch)
-        try:
-            with quiet():
-                built = building.build(ours, using, output=scratch / "image.tar")
-            size(built)
-            theirs = Tutorial(ours, using, scratch)
-            with quiet():
-                theirs.build()
-            build(ours, using, scratch, theirs)
-            start(ours, using, theirs)
-            weigh(using, {"ours": built.references[0], TUTORIAL: theirs.image})
-            archive(using, built, scratch)
-        finally:
-            building.remove(ours, using)
-    commands(project)
-    memory()
+RUNS = 3
 
 
-def base(ours: Settings, scratch: Path) -> None:
+def main() -> Iterator[Row]:
+    """Print the figures of the image, in the first engine that answers."""
+    builder = builders()[0]
+    with copy(builder) as made:
+        scratch = made.root.parent
+        ours = made.settings
+        yield base(ours, scratch)
+        with quiet():
+            built = building.build(ours, builder.engine, output=scratch / "image.tar")
+        yield from size(built)
+        yield start(ours, builder.engine)
+        yield archive(builder.engine, built, scratch)
+        yield commands(made)
+    yield memory()
+
+
+def base(ours: Settings, scratch: Path) -> Row:
     """Our base layer against mmdebstrap's, from the same packages on this disk."""
     require("mmdebstrap", "mmdebstrap")
     require("dpkg-scanpackages", "dpkg-dev")
@@ -101,13 +86,7 @@ def base(ours: Settings, scratch: Path) -> None:
         with (scratch / "rootfs.tar").open("wb") as file:
             layers.rootfs(files, ours.python).write(file, locks.read_base(ours).time)
 
-    compared(
-        "Base: the locked packages as one tar (goal ≤ 0.5 ×)",
-        interleaved(
-            {"containerize": timed(packed), "mmdebstrap": timed(mmdebstrap)}, 3
-        ),
-        "mmdebstrap",
-    )
+    found = interleaved({"ours": timed(packed), "peer": timed(mmdebstrap)}, RUNS)
     first, second = (_files(scratch / name) for name in ("rootfs.tar", "mm.tar"))
     mine, others = first.keys(), second.keys()
     both = mine & others
@@ -117,7 +96,11 @@ def base(ours: Settings, scratch: Path) -> None:
         rows.append(("both", len(other), ", ".join(other), "unlike"))
     rows += _explained("ours", mine - others, ONLY_OURS)
     rows += _explained("mmdebstrap's", others - mine, ONLY_THEIRS)
-    table("Its files", ("in", "paths", "which", "why"), rows)
+    table("Files of the base", ("in", "paths", "which", "why"), rows)
+    return judged(
+        "base from packages on disk", found["ours"],
+        "mmdebstrap", found["peer"], factor=0.5,
+    )  # fmt: skip
 
 
 ONLY_OURS = {
@@ -125,7 +108,8 @@ ONLY_OURS = {
     ("etc/passwd", "etc/group"): "the user; base-passwd's script makes them elsewhere",
     ("etc/nsswitch.conf",): "base-files' script makes it elsewhere",
     ("etc/ssl/certs", "usr/lib/ssl"): "the CA bundle; ca-certificates' script, openssl",
-    ("usr/bin/python3",): "package python3-minimal has it",
+    ("usr/bin/python", "usr/bin/python3"): "packages of Debian's own default have them",
+    ("etc/ld.so.cache", "usr/sbin/ldconfig"): "what finds libraries; libc-bin's script",
     ("usr/local",): "where the wheels go",
 }
 ONLY_THEIRS = {
@@ -171,125 +155,40 @@ def _files(path: Path) -> dict[str, tuple[object, ...]]:
     return {name: value for name, value in found.items() if name not in ("", ".")}
 
 
-def size(built: building.Image) -> None:
-    """What each layer weighs."""
+def size(built: building.Image) -> Iterator[Row]:
+    """What each layer weighs, and all of them."""
     found = built.digests.layers
     rows = [
-        (name, f"{layer.size / 1e6:.1f}", f"{layer.compressed_size / 1e6:.1f}")
-        for name, layer in zip(
-            ("rootfs", "deps", "service", "app", "compiled"), found, strict=True
-        )
+        (number, f"{layer.size / 1e6:.2f}", f"{layer.compressed_size / 1e6:.2f}")
+        for number, layer in enumerate(found, 1)
     ]
-    sums = (sum(layer.size for layer in found), sum(x.compressed_size for x in found))
-    rows.append(("all", f"{sums[0] / 1e6:.1f}", f"{sums[1] / 1e6:.1f}"))
-    table(
-        "Size of the layers (goal ≤ 75 and 25 MB)",
-        ("layer", "MB", "MB compressed"),
-        rows,
-    )
+    table("Size of the layers", ("layer", "MB", "MB compressed"), rows)
+    for name, most, sizes in (
+        ("unpacked", 75, [layer.size for layer in found]),
+        ("compressed", 25, [layer.compressed_size for layer in found]),
+    ):
+        whole = sum(sizes) / 1e6
+        goal = f"≤ {most} MB"
+        yield Row(f"image, {name}", f"{whole:.1f} MB", goal=goal, met=whole <= most)
 
 
-TUTORIAL = "the tutorial's way"
-DOCKERFILE = """
-FROM {base}
-WORKDIR /srv
-COPY . .
-RUN pip install --break-system-packages --no-index --find-links /wheels \\
-    --require-hashes --requirement requirements.txt
-ENV PYTHONPATH=/srv
-CMD ["python3", "-m", "app"]
-"""
-
-
-class Tutorial:
-    """pip in the build, on a base with Python and pip, which is made once.
-
-    pip takes the wheels that ours takes, from a directory of that base: the network
-    would be timed, and our build uses none.
-    """
-
-    def __init__(self, ours: Settings, using: Engine, scratch: Path) -> None:
-        self.using = using
-        self.image = f"{NAME}:tutorial"
-        self.root = scratch / "tutorial"
-        shutil.copytree(ours.root / ours.app, self.root / ours.app)
-        shutil.copy(ours.root / "requirements.txt", self.root)
-        wheels = scratch / "wheels"
-        wheels.mkdir()
-        for wheel in inputs.collect(ours).wheels:
-            shutil.copy(wheel.path, wheels / wheel.name)
-        rootfs = scratch / "tutorial.tar"
-        command = ["mmdebstrap", "--quiet", "--variant=apt", ours.suite, str(rootfs)]
-        command += ["--include=python3-pip,ca-certificates"]
-        command += [f"--customize-hook=copy-in {wheels} /"]
-        subprocess.run(command, check=True)
-        base = f"{NAME}:tutorial-base"
-        label = "LABEL " + ours.label
-        using.run("import", f"--change={label}", str(rootfs), base, echo=False)
-        dockerfile = DOCKERFILE.format(base=base)
-        (self.root / "Dockerfile").write_text(dockerfile, "utf-8")
-
-    def build(self) -> None:
-        form = ["--format=docker"] if self.using.kind == "podman" else []
-        command = ["build", *form, "--no-cache", "--tag", self.image, "."]
-        self.using.stream(*command, cwd=self.root)
-
-
-def build(ours: Settings, using: Engine, scratch: Path, theirs: Tutorial) -> None:
-    """`invoke build` against the plain `docker build` of the same context."""
-    names = [f"{NAME}:plain"]
-    command = building.build_command(ours, using.kind, names, cache=False)
-    app = ours.root / ours.app / "__init__.py"
-    before = app.read_bytes()
-
-    def whole() -> None:
-        shutil.rmtree(ours.build_dir, ignore_errors=True)
-        building.build(ours, using, cache=False, output=scratch / "built.tar")
-
-    def changed() -> None:
-        app.write_bytes(app.read_bytes() + b"#\n")
-        building.build(ours, using, output=scratch / "built.tar")
-
-    plain = "plain build, no cache"
-    runs = {
-        "whole build, no cache": whole,
-        "one line of app/ changed": changed,
-        plain: lambda: using.stream(*command, cwd=ours.root),
-        TUTORIAL: theirs.build,
-    }
-    with quiet():
-        building.build(
-            ours, using, output=scratch / "built.tar"
-        )  # a cache to start from
-        found = interleaved({name: timed(run) for name, run in runs.items()}, 3)
-    title = "Build from cached inputs: pack, build, make canonical, load (goal ≤ 2 ×)"
-    compared(title, found, plain, TUTORIAL)
-    app.write_bytes(before)
-
-
-def start(ours: Settings, using: Engine, theirs: Tutorial) -> None:
+def start(ours: Settings, using: Engine) -> Row:
     """From `run` to the first 200, with and without the compiled modules."""
-    reference, nothing = ours.reference(), "`python3 -c pass`"
+    reference = ours.reference()
+    elsewhere = {"PYTHONPYCACHEPREFIX": "/nowhere"}
     runs = {
-        "our image": lambda: first_answer(ours, using, reference),
+        "ours": lambda: first_answer(ours, using, reference),
         "without compiled modules": lambda: first_answer(
-            ours, using, reference, {"PYTHONPYCACHEPREFIX": "/nowhere"}
+            ours, using, reference, elsewhere
         ),
-        nothing: lambda: _nothing(ours, using, reference),
-        TUTORIAL: lambda: first_answer(ours, using, theirs.image),
+        "peer": lambda: _nothing(ours, using, reference),
     }
-    title = "Start: `run` to the first 200 (goal ≤ 1.5 ×)"
-    compared(title, interleaved(runs), nothing, TUTORIAL)
-
-
-def weigh(using: Engine, images: Mapping[str, str]) -> None:
-    """What the images weigh, unpacked."""
-    rows = []
-    for name, reference in images.items():
-        form = ("image", "inspect", "--format", "{{.Size}}", reference)
-        size = int(using.run(*form, echo=False).stdout)
-        rows.append((name, f"{size / 1e6:.0f}"))
-    table("Size against the tutorial's way", ("", "MB"), rows)
+    found = interleaved(runs)
+    compared("Start: `run` to the first 200", found, "peer")
+    return judged(
+        "`run` to the first 200", found["ours"],
+        "`python3 -c pass` in the same image", found["peer"], factor=1.5,
+    )  # fmt: skip
 
 
 def first_answer(
@@ -302,43 +201,41 @@ def first_answer(
     port = unused_port()
     given = tuple(f"--env={key}={value}" for key, value in (environment or {}).items())
     launch = container.Launch(
-        settings=ours, reference=reference, name=f"{NAME}-run", port=port, options=given
+        settings=ours,
+        reference=reference,
+        name=f"{ours.image}-run",
+        port=port,
+        options=given,
     )
     command = launch.command()
 
     def run() -> None:
         using.run(*command, echo=False)
-        _wait(port)
+        wait(f"http://127.0.0.1:{port}/", "")
 
     try:
         return seconds(run)
     finally:
-        using.discard(f"{NAME}-run", echo=False)
+        using.discard(f"{ours.image}-run", echo=False)
 
 
 def _nothing(ours: Settings, using: Engine, reference: str) -> float:
     """Seconds of a container that starts Python and ends."""
     words = ("python3", "-c", "pass")
     launch = container.Launch(
-        settings=ours, reference=reference, name=f"{NAME}-pass", port=0, words=words
+        settings=ours,
+        reference=reference,
+        name=f"{ours.image}-pass",
+        port=0,
+        words=words,
     )
     try:
         return seconds(lambda: using.run(*launch.command(("run",)), echo=False))
     finally:
-        using.discard(f"{NAME}-pass", echo=False)
+        using.discard(f"{ours.image}-pass", echo=False)
 
 
-def _wait(port: int) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        with contextlib.suppress(OSError):
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5).close()
-            return
-        time.sleep(0.005)
-    raise Problem("no answer within 60 s")
-
-
-def archive(using: Engine, built: building.Image, scratch: Path) -> None:
+def archive(using: Engine, built: building.Image, scratch: Path) -> Row:
     """Making an image canonical against only saving it."""
     saved = scratch / "saved.tar"
     command = building.save_command(using.kind, built.references[0], saved)
@@ -352,36 +249,26 @@ def archive(using: Engine, built: building.Image, scratch: Path) -> None:
             saved, scratch / "again.tar", time=0, labels={}, references=["x:y"]
         )
 
-    found = interleaved(
-        {f"{using.kind} save": timed(save), "canonicalize": timed(make_canonical)}
+    found = interleaved({"ours": timed(make_canonical), "peer": timed(save)})
+    return judged(
+        "canonical form of a saved image", found["ours"],
+        f"`{using.kind} save` alone", found["peer"],
+    )  # fmt: skip
+
+
+def commands(made: Copy) -> Row:
+    """The command that lists the verbs."""
+    runs = {
+        "ours": timed(lambda: made.invoke("--list")),
+        "peer": timed(lambda: made.invoke("--version")),
+    }
+    found = interleaved(runs)
+    return judged(
+        "`invoke --list`", found["ours"], "`invoke --version`", found["peer"], most=0.15
     )
-    compared("Making the image canonical", found, f"{using.kind} save")
 
 
-def commands(project: Settings) -> None:
-    """The commands that should be quick."""
-    codes = []
-
-    def run(*arguments: str) -> Callable[[], float]:
-        def invoke() -> None:
-            done = subprocess.run(
-                [sys.executable, "-m", "invoke", *arguments],
-                cwd=project.root, check=False, capture_output=True,
-            )  # fmt: skip
-            codes.append(done.returncode)
-
-        return timed(invoke)
-
-    quick = {"invoke --list": run("--list"), "invoke --version": run("--version")}
-    compared("Commands (goal ≤ 0.15 s)", interleaved(quick), "invoke --version")
-    assert not any(codes), codes
-    times = interleaved({"invoke verify": run("verify")}, 3)
-    compared("Two rebuilds compared (goal ≤ 15 s)", times)
-    if any(codes):
-        print("\nIt found the image to be another than digests.json says.")
-
-
-def memory() -> None:
+def memory() -> Row:
     """Peak memory of making an image of 2 GB canonical."""
     with tempfile.TemporaryDirectory(prefix="bench-") as directory:
         path = Path(directory, "big.tar")
@@ -404,9 +291,12 @@ def memory() -> None:
             for code in (canonicalize, "pass")
         ]  # fmt: skip
     kib, empty = map(int, peaks)
-    print(
-        f"\nPeak memory, an image of 2 GB made canonical: {kib / 1024:.0f} MB; "
-        f"{empty / 1024:.0f} MB of it are the interpreter and its modules"
+    return Row(
+        "peak memory, an image of 2 GB made canonical",
+        f"{kib / 1024:.0f} MB",
+        f"the interpreter and its modules: {empty / 1024:.0f} MB",
+        f"{kib / empty:.2f}",
+        "print",
     )
 
 

@@ -1,8 +1,9 @@
-"""What the figures share: tools, timing, and tables of it."""
+"""What the figures share: timing in turns, tables, and the rows of the goals."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import os
 import shutil
@@ -10,20 +11,78 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+from containerize.errors import Problem
 
 RUNS = 5
 
 
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A figure in the table of goals."""
+
+    figure: str
+    ours: str
+    peer: str = ""
+    """The peer's name, and what it took."""
+    ratio: str = ""
+    goal: str = ""
+    met: bool | None = None
+    """None: there is no goal for it."""
+    failed: bool = False
+
+    def cells(self) -> tuple[str, ...]:
+        said = {True: "met", False: "**missed**", None: ""}[self.met]
+        return (self.figure, self.ours, self.peer, self.ratio, self.goal, said)
+
+
+HEADER = ("figure", "ours", "peer", "ratio", "goal", "")
+
+
+def attempt(name: str, rows: Callable[[], Iterable[Row]]) -> Iterator[Row]:
+    """The rows of a part; if it fails, a last one that says why, and no error."""
+    try:
+        yield from rows()
+    except Exception as error:
+        said = " ".join(str(error).split()) or type(error).__name__
+        yield Row(name, f"failed: {said}", failed=True)
+
+
+def judged(
+    figure: str,
+    ours: Sequence[float],
+    peer: str,
+    theirs: Sequence[float],
+    *,
+    most: float | None = None,
+    factor: float | None = None,
+) -> Row:
+    """The medians of seconds, met if they are at most `most`, or so much of the peer's.
+
+    With neither the figure is printed and not judged.
+    """
+    mine, other = statistics.median(ours), statistics.median(theirs)
+    ratio = mine / other
+    goal, met = "print", None
+    if most is not None:
+        goal, met = f"≤ {most:g} s", mine <= most
+    elif factor is not None:
+        goal, met = f"≤ {factor:g} ×", ratio <= factor
+    return Row(
+        figure, f"{mine:.2f} s", f"{peer}: {other:.2f} s", f"{ratio:.2f}", goal, met
+    )
+
+
 def require(program: str, package: str) -> None:
-    """Have a program of a Debian package, or exit with one line."""
+    """Have a program of a Debian package. Raises Problem if it cannot be had."""
     if not shutil.which(program) and os.geteuid() == 0 and shutil.which("apt-get"):
         subprocess.run(
             ["apt-get", "install", "--yes", "-qq", package],
             stdout=subprocess.DEVNULL, check=False,
         )  # fmt: skip
     if not shutil.which(program):
-        sys.exit(f"bench: {program} is missing: apt-get install {package}")
+        raise Problem(f"{program} is missing: apt-get install {package}")
 
 
 @contextlib.contextmanager

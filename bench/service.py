@@ -18,10 +18,12 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from bench.measure import quiet, require, table
+from bench.copy import remove
+from bench.measure import Row, quiet, require, table
 from containerize import build as building
 from containerize.engines import container, engine
 from containerize.engines.engine import Engine
+from containerize.errors import Problem
 from containerize.fetch import inputs
 from containerize.lock import locks
 from containerize.pack import layers
@@ -73,25 +75,30 @@ SECONDS = 1
 STOPS = 5
 
 
-def main() -> None:
-    """Print all figures of the service."""
+def main() -> Iterator[Row]:
+    """Print the service's figures, each against its peers."""
+    with ready() as service:
+        yield from servers(service)
+
+
+@contextlib.contextmanager
+def ready() -> Iterator[Service]:
+    """The images with all the servers; they go on leaving. Raises Problem."""
     require("wrk", "wrk")
     cpus = sorted(os.sched_getaffinity(0))
     if len(cpus) < 2:
-        sys.exit("bench: the service needs one CPU and its client another: only 1 is")
+        raise Problem("the service needs one CPU and its client another: only 1 is")
     # As much memory as they want: what they take is to be seen.
     ours = dataclasses.replace(
         load(find_root(Path(__file__).parent)), image=NAME, memory="1g", pids=256
     )
     using = engine.find(ours)
-    service = Service(ours, using, *cpus[:2])
     try:
         with tempfile.TemporaryDirectory(prefix="bench-") as directory:
             build(ours, using, Path(directory))
-        servers(service)
-        sizing(service)
+        yield Service(ours, using, *cpus[:2])
     finally:
-        building.remove(ours, using)
+        remove(ours, using)
 
 
 # --- The image with all servers ----------------------------------------------------
@@ -318,7 +325,7 @@ def memory(pid: int) -> tuple[float, float] | None:
 # --- Figures ---------------------------------------------------------------------
 
 
-def servers(service: Service) -> None:
+def servers(service: Service) -> Iterator[Row]:
     """Ours against the others: one CPU, one worker, the same number of threads.
 
     Where others use the CPU too, a second of it tells more than one of the clock.
@@ -330,19 +337,28 @@ def servers(service: Service) -> None:
                 server, LOADS[0], 1
             )  # what the first requests import and cache
         for connections in LOADS:
-            _compare(service, running, connections)
-    rows = []
+            yield from _compare(service, running, connections)
+    rows, idle = [], {}
     for name in LOGGED:
         # One at a time: containers of one image share pages.
         with service.running({name: images[name]}, {}) as running:
-            idle = memory(running[name].pid)
+            idle[name] = memory(running[name].pid)
             loaded = service.memory_under_load(running[name])
-        rows.append((name, *_megabytes(idle), *_megabytes(loaded)))
+        rows.append((name, *_megabytes(idle[name]), *_megabytes(loaded)))
     header = ("", "RSS MB idle", "PSS", f"RSS MB at {LOADS[-1]} connections", "PSS")
     table(
         "Memory, all processes of a container (goal ≤ 32 MB idle, ≤ 1.2 × gunicorn)",
         header,
         rows,
+    )
+    mine, theirs = idle[OURS], idle[GUNICORN]
+    yield Row(
+        "resident memory, idle",
+        f"{mine[0]:.1f} MB" if mine else "root only",
+        f"{GUNICORN}: {theirs[0]:.1f} MB" if theirs else "",
+        f"{mine[0] / theirs[0]:.2f}" if mine and theirs else "",
+        "≤ 32 MB",
+        mine[0] <= 32 if mine else None,
     )
     stops: dict[str, list[float]] = {name: [] for name in LOGGED}
     for _ in range(STOPS):
@@ -360,7 +376,9 @@ def _megabytes(found: tuple[float, float] | None) -> tuple[str, str]:
     return (f"{found[0]:.1f}", f"{found[1]:.1f}") if found else ("root only", "")
 
 
-def _compare(service: Service, running: Mapping[str, Server], connections: int) -> None:
+def _compare(
+    service: Service, running: Mapping[str, Server], connections: int
+) -> Iterator[Row]:
     found: dict[str, list[Load]] = {name: [] for name in running}
     for _ in range(ROUNDS):
         for name, server in running.items():
@@ -401,6 +419,19 @@ def _compare(service: Service, running: Mapping[str, Server], connections: int) 
         ),
         rows,
     )
+
+    mine = [run.rate for run in found[OURS]]
+    for peer, least in ((PLAIN, 1.0), (GUNICORN, 1.5), ("granian", None)):
+        others = [run.rate for run in found[peer]]
+        ratio = _ratio(mine, others)
+        yield Row(
+            f"requests/s of `/`, access log on, {connections} connections",
+            f"{statistics.median(mine):.0f}",
+            f"{peer}: {statistics.median(others):.0f}",
+            ratio,
+            f"≥ {least} ×" if least else "print",
+            float(ratio) >= least if least else None,
+        )
 
 
 def _ratio(values: Iterable[float], others: Iterable[float]) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import dataclasses
+import fcntl
 import os
 import pickle
 import random
@@ -19,7 +20,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
@@ -39,9 +39,6 @@ from containerize.verify.explain import Difference
 AHEAD = 400 * 24 * 3600
 """Seconds that the clock of a varied rebuild is ahead."""
 
-AT_ONCE = 2
-"""Rebuilds that are under way at a time: one packs while another builds."""
-
 NOISE = (
     "BUILDAH_FORMAT",
     "BUILDAH_LAYERS",
@@ -55,9 +52,6 @@ NOISE = (
     "PIP_USER",
 )
 """Variables that a varied rebuild has besides, all of them 1."""
-
-NOW = contextlib.nullcontext()
-"""A turn that need not be waited for."""
 
 NOBODY = 65534
 """The user that packs the layers in a varied rebuild of root's."""
@@ -129,15 +123,12 @@ def verify(
         rebuilds = []
         with (
             contextlib.ExitStack() as stack,
-            concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool,
+            concurrent.futures.ThreadPoolExecutor(len(plans)) as pool,
         ):
             for engine in engines:
                 stack.enter_context(_tidied(settings, engine))
-            turn = threading.Lock()
             futures = [
-                pool.submit(
-                    rebuild, settings, engine, scratch, varied=varied, turn=turn
-                )
+                pool.submit(rebuild, settings, engine, scratch, varied=varied)
                 for engine, varied in plans
             ]
             for future in futures:
@@ -216,18 +207,12 @@ def _compare(first: Rebuild, other: Rebuild, verbose: bool) -> tuple[Difference,
 
 
 def rebuild(
-    settings: Settings,
-    engine: Engine,
-    scratch: Path,
-    *,
-    varied: bool,
-    turn: contextlib.AbstractContextManager[object] = NOW,
+    settings: Settings, engine: Engine, scratch: Path, *, varied: bool
 ) -> Rebuild:
     """Build the repository from nothing in a copy of its own below `scratch`.
 
-    The engine builds in `turn` only: two builds at the same time would not show a step
-    that writes the time. Neither the tree, nor its tags, nor the record of the last
-    build change. Raises Problem where the build fails, with the last line of its log.
+    Neither the tree, nor its tags, nor the record of the last build change. Raises
+    Problem where the build fails, with the last line of its log.
     """
     began = time.monotonic()
     home = Path(tempfile.mkdtemp(dir=scratch, prefix="verify-"))
@@ -236,21 +221,23 @@ def rebuild(
     _copy(settings, root, varied)
     cache = _fresh_cache(settings, home) if varied else settings.cache_dir
     copied = dataclasses.replace(settings, root=root, cache=str(cache))
-    with contextlib.ExitStack() as stack:
-        user = (
-            NOBODY if varied and os.geteuid() == 0 and _may_run(NOBODY, root) else None
-        )
-        if user is not None:
-            stack.enter_context(_owned_by(user, home))
-        _call("pack", copied, engine, home, varied=varied, user=user)
     tag = home.name.replace("_", "-")
-    try:
-        with turn:
-            _call("make", copied, engine, home, varied=varied, tag=tag)
-        _call("export", copied, engine, home, varied=varied, tag=tag)
-    finally:
-        engine.run("rmi", settings.reference(tag), check=False, echo=False)
-    digests = canonical.read_digests(home / "image.tar")
+    # The second process gets ready while the first one packs.
+    with _process("build", root, varied=varied) as building:
+        with contextlib.ExitStack() as stack:
+            user = None
+            if varied and os.geteuid() == 0 and _may_run(NOBODY, root):
+                user = NOBODY
+                stack.enter_context(_owned_by(user, home))
+            packing = stack.enter_context(
+                _process("pack", root, varied=varied, user=user)
+            )
+            packing.finish(copied, engine, varied=varied)
+        try:
+            building.finish(copied, engine, varied=varied, tag=tag)
+        finally:
+            engine.run("rmi", settings.reference(tag), check=False, echo=False)
+    digests = pickle.loads((home / "digests").read_bytes())  # noqa: S301 - our own
     name = f"{engine.kind}, {'varied' if varied else 'plain'}"
     return Rebuild(name, digests, home, time.monotonic() - began)
 
@@ -327,8 +314,8 @@ def _tidied(settings: Settings, engine: Engine) -> Iterator[None]:
     try:
         yield
     finally:
-        for left in _dangling(settings, engine) - before:
-            engine.run("rmi", left, check=False, echo=False)
+        if left := _dangling(settings, engine) - before:
+            engine.run("rmi", *left, check=False, echo=False)
 
 
 def _dangling(settings: Settings, engine: Engine) -> set[str]:
@@ -340,45 +327,59 @@ def _dangling(settings: Settings, engine: Engine) -> set[str]:
     return set(answer.stdout.split())
 
 
-def _call(
-    step: str,
-    settings: Settings,
-    engine: Engine,
-    home: Path,
-    *,
-    varied: bool,
-    tag: str = "",
-    user: int | None = None,
-) -> None:
-    """Run a step in a process of its own. Raises Problem with its last words."""
-    # An engine finds its settings and its images in the user's home.
-    variables = _home() | dict(engine.environment)
-    plan = (
-        step,
-        dataclasses.replace(settings, root=Path()),  # its text depends on the locale
-        dataclasses.replace(engine, environment=variables, on_command=ignore),
-        tag,
-        varied,
-    )
-    log = home / f"{step}.log"
-    with log.open("wb") as out:
-        done = subprocess.run(
+@dataclasses.dataclass(frozen=True)
+class _Process:
+    """A process of a rebuild's own, which waits for the plan of its step."""
+
+    step: str
+    popen: subprocess.Popen[bytes]
+    log: Path
+
+    def finish(
+        self, settings: Settings, engine: Engine, *, varied: bool, tag: str = ""
+    ) -> None:
+        """Give it the plan and wait. Raises Problem with its last words."""
+        # An engine finds its settings and its images in the user's home.
+        variables = _home() | dict(engine.environment)
+        plan = (
+            self.step,
+            dataclasses.replace(settings, root=Path()),  # its text has a locale
+            dataclasses.replace(engine, environment=variables, on_command=ignore),
+            tag,
+            varied,
+        )
+        self.popen.communicate(pickle.dumps(plan))
+        if self.popen.returncode:
+            lines = self.log.read_text("utf-8", "replace").strip().splitlines()
+            silent = (
+                f"its step {self.step} ended with exit code {self.popen.returncode} "
+                "and no word"
+            )
+            raise Problem(f"a rebuild failed: {lines[-1] if lines else silent}")
+
+
+@contextlib.contextmanager
+def _process(
+    step: str, root: Path, *, varied: bool, user: int | None = None
+) -> Iterator[_Process]:
+    """Start a process in `root`; on leaving it has ended."""
+    log = root.with_name(f"{step}.log")
+    with (
+        log.open("wb") as out,
+        subprocess.Popen(
             [sys.executable, "-m", __name__],
-            cwd=settings.root,
-            env=_environment(home, varied),
-            input=pickle.dumps(plan),
+            cwd=root,
+            env=_environment(root.parent, varied),
+            stdin=subprocess.PIPE,
             stdout=out,
             stderr=subprocess.STDOUT,
             umask=0o077 if varied else 0o022,
             user=user,
             group=user,
             extra_groups=None if user is None else [],
-            check=False,
-        )
-    if done.returncode:
-        lines = log.read_text("utf-8", "replace").strip().splitlines()
-        silent = f"its step {step} ended with exit code {done.returncode} and no word"
-        raise Problem(f"a rebuild failed: {lines[-1] if lines else silent}")
+        ) as popen,
+    ):
+        yield _Process(step, popen, log)
 
 
 def _home() -> dict[str, str]:
@@ -431,6 +432,18 @@ def _vary() -> None:
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
 
+@contextlib.contextmanager
+def _turn(file: Path) -> Iterator[None]:
+    """Builds by engines of one kind come one after the other.
+
+    At the same time they would not show a step that writes the time, and BuildKit runs
+    what two builds have in common once for both.
+    """
+    with file.open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def main() -> None:
     """Do the step of a rebuild that stdin describes."""
     # From the process that began this one.
@@ -443,13 +456,14 @@ def main() -> None:
             build.pack(settings)
             return
         names = build.references(settings, [tag])
-        if step == "make":
+        home = settings.root.parent
+        with _turn(home.with_name(engine.kind)):
             build.make(settings, engine, names, cache=False)
-        else:
-            build.export(
-                settings, engine, names, settings.root.with_name("image.tar"),
-                time=locks.read_base(settings).time, sources=record.inputs(settings),
-            )  # fmt: skip
+        digests = build.export(
+            settings, engine, names, home / "image.tar",
+            time=locks.read_base(settings).time, sources=record.inputs(settings),
+        )  # fmt: skip
+        (home / "digests").write_bytes(pickle.dumps(digests))
     except Problem as problem:
         sys.exit(str(problem))
 

@@ -53,6 +53,21 @@ def test_a_step_of_ones_own_is_found(built, using, clone):
     assert "/srv/new" in "\n".join(found.detail for found in verdict.differences)
 
 
+def test_a_step_that_writes_the_time_is_found(using, clone):
+    # Coarsely: two builds at the same time would write the same.
+    step = "import time; time.sleep(4 - time.time() % 4); t = int(time.time() / 4)"
+    write = f"{step}; open('/when', 'w').write(str(t))"
+    label = "ARG PROJECT\nLABEL containerize.project=${PROJECT}\n"
+    (clone.root / "Dockerfile").write_text(
+        f"FROM scratch\n{label}ADD build/rootfs.tar /\n"
+        f'RUN ["/usr/bin/python3", "-c", "{write}"]\n'
+    )
+    (clone.root / record.GOLDEN).unlink()
+    verdict = rebuild.verify(clone, [using])
+    assert not verdict.equal
+    assert [found.path for found in verdict.differences] == ["/when"]
+
+
 def test_the_task_says_what_differs_and_fails(using, clone):
     (clone.root / "app" / "more.txt").write_text("more\n")
     result = subprocess.run(

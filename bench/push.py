@@ -1,0 +1,138 @@
+"""What a registry receives after an edit: the blobs that it has not had before."""
+
+from __future__ import annotations
+
+import dataclasses
+import gzip
+import io
+import json
+import os
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from bench.copy import NAME, Copy, builders, copy, peer_build, peer_context, write_edit
+from bench.measure import Row, quiet, table
+from containerize import build as building
+
+GOAL = 100e3
+"""Bytes."""
+STATIC = 20
+"""Files of 1 MB each that the larger app has."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """An edit of an app, and what it is called."""
+
+    name: str
+    edit: Callable[[Path, int], object]
+    """Of the app's directory, a different one for each number."""
+    large: bool = False
+
+
+def main() -> Iterator[Row]:
+    """Print the bytes that an edit makes a registry take, in whole archives."""
+    for large in (False, True):
+        with copy(builders()[0]) as made:
+            app = made.root / made.settings.app
+            if large:
+                for number in range(STATIC):
+                    path = app / "static" / f"{number}.bin"
+                    path.parent.mkdir(exist_ok=True)
+                    path.write_bytes(os.urandom(1 << 20))
+                (app / "static" / "site.css").write_text("body { margin: 0 }\n")
+            made.invoke("build")
+            with quiet():
+                context = peer_context(made)
+                plain = peer_build(made, context)
+                plain()
+            for case in CASES:
+                if case.large == large:
+                    yield measured(made, context, plain, case)
+
+
+def measured(made: Copy, context: Path, plain: Callable[[], None], case: Case) -> Row:
+    app = made.settings.app
+    before, before_peer = blobs(made.archive), saved(made)
+    case.edit(made.root / app, 1)
+    case.edit(context / app, 1)
+    with quiet():
+        made.invoke("build")
+        plain()
+    new = {n: s for n, s in blobs(made.archive).items() if n not in before}
+    theirs = sum(s for n, s in saved(made).items() if n not in before_peer)
+    ours = sum(new.values())
+    met = ours <= GOAL
+    if not met:
+        rows = [(name[:19], f"{size / 1e3:.1f}") for name, size in new.items()]
+        table(f"A layer goes whole. New blobs: {case.name}", ("blob", "kB"), rows)
+    return Row(
+        f"bytes pushed, {case.name}",
+        f"{ours / 1e3:.1f} kB",
+        f"cached `COPY . .`: {theirs / 1e3:.1f} kB",
+        f"{ours / theirs:.2g}",
+        f"≤ {GOAL / 1e3:.0f} kB",
+        met,
+    )
+
+
+def blobs(archive: Path) -> dict[str, int]:
+    """The blobs of an OCI archive, and their sizes."""
+    with tarfile.open(archive) as tar:
+        return {
+            Path(member.name).name: member.size
+            for member in tar
+            if member.isreg() and member.name.startswith("blobs/")
+        }
+
+
+def saved(made: Copy) -> dict[str, int]:
+    """The peer's layers and config, layers compressed as an engine's push does it."""
+    path = made.root.with_name("peer.tar")
+    path.unlink(missing_ok=True)
+    using = made.builder.engine
+    command = building.save_command(using.kind, f"{NAME}:peer", path)
+    using.run(*command, echo=False)
+    found: dict[str, int] = {}
+    with tarfile.open(path) as tar:
+
+        def content(name: str) -> bytes:
+            file = tar.extractfile(name)
+            return file.read() if file else b""
+
+        [manifest] = json.loads(content("manifest.json"))
+        config = content(manifest["Config"])
+        found[manifest["Config"]] = len(config)
+        ids = json.loads(config)["rootfs"]["diff_ids"]
+        for number, name in zip(ids, manifest["Layers"], strict=True):
+            found[number] = _compressed(content(name)) if number == ids[-1] else 0
+    return found
+
+
+def _compressed(content: bytes) -> int:
+    out = io.BytesIO()
+    with gzip.GzipFile(fileobj=out, mode="wb", compresslevel=6) as file:
+        file.write(content)
+    return len(out.getvalue())
+
+
+def _module(app: Path, number: int) -> None:
+    write_edit(app / "__init__.py", number)
+
+
+def _small(app: Path, number: int) -> None:
+    (app / "static" / "site.css").write_text(f"body {{ margin: {number}px }}\n")
+
+
+def _big(app: Path, number: int) -> None:
+    (app / "static" / "0.bin").write_bytes(bytes([number]) + os.urandom(1 << 20))
+
+
+SIZE = f"app with {STATIC} MB of static files"
+CASES = (
+    Case("one line of this app", _module),
+    Case(f"one line, {SIZE}", _module, large=True),
+    Case(f"a small static file, {SIZE}", _small, large=True),
+    Case(f"a static file of 1 MB, {SIZE}", _big, large=True),
+)
