@@ -51,8 +51,9 @@ def test_more_threads_than_the_container_may_have(start, project):
         line,
     )
     assert found, line
-    # A health check that runs meanwhile is a process of the container, too.
-    assert project.pids - 3 <= int(found[1]) < project.pids
+    # A health check that runs meanwhile counts too, and so do, on its way into the
+    # container, the threads of the engine's own program.
+    assert project.pids - 12 <= int(found[1]) < project.pids
 
 
 def test_another_app_and_its_modules(start, tmp_path: Path):
