@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
 
+from bench import profile
 from bench.copy import Copy, builders, copy, wait
 from bench.measure import (
     Row,
@@ -97,10 +98,15 @@ def base(ours: Settings, scratch: Path) -> Row:
     rows += _explained("ours", mine - others, ONLY_OURS)
     rows += _explained("mmdebstrap's", others - mine, ONLY_THEIRS)
     table("Files of the base", ("in", "paths", "which", "why"), rows)
-    return judged(
+    row = judged(
         "base from packages on disk", found["ours"],
         "mmdebstrap", found["peer"], factor=0.5,
     )  # fmt: skip
+    if row.met is False:
+        with profile.watched() as spent:
+            packed()
+        profile.show("our base", spent)
+    return row
 
 
 ONLY_OURS = {
@@ -249,7 +255,7 @@ def archive(using: Engine, built: building.Image, scratch: Path) -> Row:
             saved, scratch / "again.tar", time=0, labels={}, references=["x:y"]
         )
 
-    found = interleaved({"ours": timed(make_canonical), "peer": timed(save)})
+    found = interleaved({"peer": timed(save), "ours": timed(make_canonical)})
     return judged(
         "canonical form of a saved image", found["ours"],
         f"`{using.kind} save` alone", found["peer"],

@@ -8,11 +8,12 @@ innermost module of the tool on the stack.
 from __future__ import annotations
 
 import collections
+import contextlib
 import json
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import FrameType
 
@@ -42,20 +43,34 @@ def where(frame: FrameType | None) -> str:
                     return f"{using.kind} {' '.join(arguments[: _words(arguments)])}"
             innermost = innermost or inner
         frame = frame.f_back
-    return innermost or "imports, and what ends Python"
+    return innermost or "other packages"
 
 
 def _words(arguments: tuple[str, ...]) -> int:
     return 2 if arguments[0] in ("image", "container", "volume", "network") else 1
 
 
-def watch(thread: int, found: dict[str, float], ended: threading.Event) -> None:
-    last = time.perf_counter()
-    while not ended.wait(EVERY):
-        at = where(sys._current_frames().get(thread))
-        now = time.perf_counter()
-        found[at] += now - last
-        last = now
+@contextlib.contextmanager
+def watched() -> Iterator[dict[str, float]]:
+    """Seconds by where this thread is, which are complete on leaving."""
+    found: dict[str, float] = collections.defaultdict(float)
+    thread, ended = threading.get_ident(), threading.Event()
+
+    def watch() -> None:
+        last = time.perf_counter()
+        while not ended.wait(EVERY):
+            at = where(sys._current_frames().get(thread))
+            now = time.perf_counter()
+            found[at] += now - last
+            last = now
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield found
+    finally:
+        ended.set()
+        watcher.join()
 
 
 def show(title: str, found: Mapping[str, float]) -> None:
@@ -71,22 +86,15 @@ def show(title: str, found: Mapping[str, float]) -> None:
 
 def main() -> None:
     began, file, *verb = sys.argv[1:]
-    found: dict[str, float] = collections.defaultdict(float)
-    found["Python's start"] = time.time() - float(began)
-    ended = threading.Event()
-    watcher = threading.Thread(
-        target=watch, args=(threading.get_ident(), found, ended), daemon=True
-    )
-    watcher.start()
-    from containerize.__main__ import main as run
-
-    sys.argv = [TOOL, *verb]
+    start = time.time() - float(began)
     try:
-        run()
+        with watched() as found:
+            from containerize.__main__ import main as run
+
+            sys.argv = [TOOL, *verb]
+            run()
     finally:
-        ended.set()
-        watcher.join()
-        Path(file).write_text(json.dumps(found))
+        Path(file).write_text(json.dumps({"Python's start": start, **found}))
 
 
 if __name__ == "__main__":
