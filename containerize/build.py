@@ -5,9 +5,11 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import dataclasses
+import hashlib
 import itertools
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -60,18 +62,25 @@ def fresh(settings: Settings) -> str:
     return settings.reference(f"building-{secrets.token_hex(4)}")
 
 
+def build_arguments(settings: Settings) -> dict[str, str]:
+    """What the Dockerfile is told of the settings, by the names of its arguments."""
+    # A label for what the builder leaves behind too, which --label does not reach.
+    found = {"PROJECT": settings.image}
+    if settings.base_image:
+        found["BASE"] = settings.base_image
+    return found | {"APP": settings.app}
+
+
 def build_command(
     settings: Settings, kind: str, names: Sequence[str], *, cache: bool = True
 ) -> list[str]:
     """The arguments with which an engine of that kind, docker or podman, builds."""
-    # A label for what the builder leaves behind too, which --label does not reach.
-    command = ["build", "--network", "none", "--build-arg", f"PROJECT={settings.image}"]
+    command = ["build", "--network", "none"]
     # Podman's own image format has no HEALTHCHECK.
     command += ["--format", "docker"] if kind == "podman" else []
     command += [] if cache else ["--no-cache"]
-    if settings.base_image:
-        command += ["--build-arg", f"BASE={settings.base_image}"]
-    command += ["--build-arg", f"APP={settings.app}"]
+    for name, value in build_arguments(settings).items():
+        command += ["--build-arg", f"{name}={value}"]
     for name in names:
         command += ["--tag", name]
     return [*command, os.path.relpath(settings.build_dir / "context", settings.root)]
@@ -207,7 +216,9 @@ def make(
     The first name must be new, so that what has it afterwards is what was built.
     Raises Problem where nothing has it, as after a builder that keeps its result.
     """
-    layers.stage(settings)
+    context = layers.stage(settings)
+    if engine.kind == "podman":
+        _tell_apart(context / "Dockerfile", build_arguments(settings))
     command = build_command(settings, engine.kind, names, cache=cache)
     engine.stream(*command, cwd=settings.root)
     form = ("image", "inspect", "--format", "{{.Id}}", names[0])
@@ -223,6 +234,19 @@ def make(
             f"`{engine.kind} build` succeeded and left no image in the engine: {kept}"
         )
     return "sha256:" + found.stdout.strip().removeprefix("sha256:")
+
+
+def _tell_apart(dockerfile: Path, arguments: Mapping[str, str]) -> None:
+    """Have a staged Dockerfile's steps differ where the build's arguments do.
+
+    Podman takes `ENV X=${ARG}` from its cache whatever the value is (buildah 1.28).
+    """
+    text = json.dumps(arguments, sort_keys=True)
+    line = f"ARG values_{hashlib.sha256(text.encode()).hexdigest()[:32]}=1\n".encode()
+    told = re.sub(
+        rb"(?im)^[ \t]*FROM[ \t].*\n", lambda m: m[0] + line, dockerfile.read_bytes()
+    )
+    dockerfile.write_bytes(told)
 
 
 def save(engine: Engine, name: str, directory: Path) -> Path:

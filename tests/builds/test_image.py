@@ -225,3 +225,13 @@ def test_an_engine_that_lost_its_layers_gets_them_all(using, project, built, tmp
     build.load(told, archive, digests, digests.diff_ids[:1])
     assert [name == str(archive) for name in loaded(shown)] == [False, True]
     assert build._name_loaded(using, digests, [name])
+
+
+def test_a_setting_that_changes_is_in_the_next_image(built, using, clone):
+    """Podman's cache does not heed the value of an argument (issue 8, first kind)."""
+    form = ("image", "inspect", "--format", "{{json .Config.Env}}")
+    for app in ("app:app", "app:create_app"):
+        named = dataclasses.replace(clone, app=app)
+        made = build.build(named, using, tags=[f"t{secrets.token_hex(4)}"])
+        found = json.loads(using.run(*form, made.references[0]).stdout)
+        assert f"FLASK_APP={app}" in found
