@@ -627,13 +627,14 @@ def replace(
             _discarded_unless_well(settings, engine, trying),
         ):
             candidate.start(engine, mark=mark)
-            wait_healthy(settings, Container(trying, engine, 0))
             # Podman's networks know a container by the name that it was made with.
             alias = [f"--network-alias={name}"] if settings.network else []
             published = dataclasses.replace(
                 service, name=coming, options=(*service.options, *alias)
             )
+            # While the candidate comes up.
             published.start(engine, ("create",), mark)
+            wait_healthy(settings, Container(trying, engine, 0))
     except Problem as problem:
         raise Problem(f"{name} serves on as it was; {problem}") from None
     began = time.monotonic()
