@@ -48,7 +48,7 @@ class _Logged(Task):
     """Whether the log needs no line."""
     wrote_header: bool
     _safe_id = re.compile(r"[\w.:/+=@-]{1,128}", re.ASCII)
-    # Most need no quoting, which costs ten times as much.
+    # Most need no quoting, which costs five times as much.
     _plain_path = re.compile(r"[\w./-]+", re.ASCII)
     _plain_address = re.compile(r"[0-9a-fA-F.:]+")
 

@@ -1,7 +1,7 @@
 """Werkzeug's development server, which is not loaded before somebody asks for it.
 
 Nobody does in an image, but Werkzeug itself imports it, and with it the standard
-library's HTTP server, its client and OpenSSL: a tenth of what an idle service holds in
+library's HTTP server, its client and OpenSSL: 2.3 MB of what an idle service holds in
 memory, and a quarter of the time that Flask's import takes.
 """
 

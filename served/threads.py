@@ -24,7 +24,7 @@ class TooManyThreads(Exception):
 class Threads:
     """Threads that do what they are given, in its order.
 
-    In the place of waitress's own: a queue of C's costs a third of its condition.
+    In the place of waitress's own, which takes several locks in Python for each task.
     """
 
     def __init__(self) -> None:
