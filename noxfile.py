@@ -38,9 +38,9 @@ os.environ["PATH"] = os.pathsep.join(
 os.environ.setdefault("PYTEST_TIMEOUT", "1200")
 
 
-def _run(session: nox.Session, *command: str, processes: int = 2) -> None:
-    """Run pytest in processes: a conftest.py says which tests are whose."""
-    side_by_side = (f"--numprocesses={processes}", "--dist=loadscope")
+def _run(session: nox.Session, *command: str) -> None:
+    """Run pytest in two processes: a conftest.py says which tests are whose."""
+    side_by_side = ("--numprocesses=2", "--dist=loadscope")
     session.run(
         *(*command, *side_by_side, *session.posargs),
         external=True,
@@ -75,7 +75,7 @@ def types(session: nox.Session) -> None:
 @nox.session
 def builds(session: nox.Session) -> None:
     """Build and run on this host's engines, installing and starting what is missing."""
-    _run(session, "pytest", "tests/builds", processes=4)
+    _run(session, "pytest", "tests/builds")
 
 
 @nox.session

@@ -447,8 +447,7 @@ def _labelled(
     settings: Settings, engine: Engine, kind: str, *options: str
 ) -> list[str]:
     label = f"--filter=label={settings.label}"
-    listing = engine.run(kind, "--all", *options, label, echo=False)
-    return list(dict.fromkeys(listing.stdout.split()))
+    return list(dict.fromkeys(engine.listing(kind, "--all", *options, label)))
 
 
 def _count(found: Sequence[str], noun: str) -> str:

@@ -33,8 +33,12 @@ ROOT = settings.find_root(Path(__file__).parent)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Listen to Ctrl-C, which jobs in the background of a shell are made to ignore."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    """Listen to Ctrl-C, which jobs in the background of a shell are made to ignore.
+
+    SIGTERM, as of `timeout`, is the same: what was started is removed.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     if hasattr(config, "workerinput"):
         # GNU readline has put them there, in the process that began this one.
         for name in ("COLUMNS", "LINES"):

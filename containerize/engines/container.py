@@ -278,8 +278,7 @@ def _with(settings: Settings, engine: Engine, name: str) -> list[str]:
 
 def _listed(settings: Settings, engine: Engine, *filters: str) -> list[str]:
     every = [f"--filter={each}" for each in (f"label={settings.label}", *filters)]
-    answer = engine.run("ps", "--all", *every, "--format={{.Names}}", echo=False)
-    return answer.stdout.split()
+    return engine.listing("ps", "--all", *every, "--format={{.Names}}")
 
 
 def execute(

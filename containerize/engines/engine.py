@@ -291,6 +291,17 @@ class Engine:
             return Problem(f"{said}: see to the one that {named} names")
         return NoEngine(f"{said}: {INSTALL}")
 
+    def listing(self, *arguments: str) -> list[str]:
+        """The words that `ps`, `images` and their like write.
+
+        Podman's fail if an image goes meanwhile, as after another's build: asked again.
+        """
+        for last in (False, False, True):
+            answer = self.run(*arguments, check=last, echo=False)
+            if answer.returncode == 0:
+                break
+        return answer.stdout.split()
+
     def publisher(self, port: int) -> str:
         """The name of a container that publishes the port; empty if none does."""
         listing = self.run(

@@ -220,3 +220,17 @@ def test_a_variable_of_a_subcommand_is_shown_and_set_for_it_alone(monkeypatch):
     assert [command[0] for command in shown] == [
         "ASKED=1", sys.executable, "ASKED=1", "ASKED=1",
     ]  # fmt: skip
+
+
+def test_a_listing_that_fails_while_an_image_goes_is_repeated(tmp_path):
+    podman = tmp_path / "podman"
+    gone = f"[ -e {tmp_path}/again ] || "
+    gone += (
+        f"{{ : >{tmp_path}/again; echo 'Error: 71: image not known' >&2; exit 125; }}"
+    )
+    podman.write_text(f"#!/bin/sh\n{gone}\necho one two\n")
+    podman.chmod(0o755)
+    assert Engine("podman", (str(podman),)).listing("ps") == ["one", "two"]
+    podman.write_text("#!/bin/sh\necho 'Error: 71: image not known' >&2; exit 125\n")
+    with pytest.raises(Problem, match="no image 71"):
+        Engine("podman", (str(podman),)).listing("ps")
