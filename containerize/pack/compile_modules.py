@@ -6,9 +6,10 @@ TREE is an unpacked layer, which is data here: it lies where Python looks for no
 `/` is what the interpreter itself stands on. OUT becomes a directory of what is
 compiled, with the paths that Python looks for in the image.
 
-Each module has a process of its own, for its bytes may depend on what the same process
-compiled before (cpython #129724). Each holds the hash of its source, so that a source
-which is mounted or copied over the image's is what runs.
+Each directory has a process of its own, for a module's bytes may depend on what the
+same process compiled before (cpython #129724): so they depend on their neighbours at
+most, and on no number of CPUs. Each module holds the hash of its source, so that a
+source which is mounted or copied over the image's is what runs.
 """
 
 import contextlib
@@ -48,18 +49,22 @@ def compile_one(path: str, file: str) -> None:
 
 
 def compile_all(found: dict[str, str]) -> None:
-    """Compile modules, as many at once as there are CPUs.
+    """Compile modules, as many directories at once as there are CPUs.
 
     Exits with 1 if one cannot be read or its compiled form cannot be written.
     """
     running = failed = 0
-    for path, file in sorted(found.items()):
+    directories: dict[str, list[str]] = {}
+    for path in sorted(found):
+        directories.setdefault(os.path.dirname(path), []).append(path)
+    for paths in directories.values():
         if running == os.cpu_count():
             failed |= os.wait()[1]
             running -= 1
         if not os.fork():
             try:
-                compile_one(path, file)
+                for path in paths:
+                    compile_one(path, found[path])
             except BaseException as error:  # this process must end here
                 print(f"{path}: {error}", file=sys.stderr, flush=True)
                 os._exit(1)
