@@ -19,8 +19,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from debian.deb822 import Deb822
-
 from containerize.errors import Problem
 from containerize.fetch import debianimage, mirrors
 from containerize.settings import ARCHITECTURES, Settings
@@ -189,6 +187,8 @@ class _Apt:
         return email.utils.mktime_tz(parsed)
 
     def install(self, wanted: Wanted, architecture: str) -> list[Package]:
+        from debian.deb822 import Deb822  # which takes a while
+
         status = "".join(
             f"Package: {name}\nStatus: install ok installed\nVersion: 9999:0\n"
             f"Architecture: {architecture}\nMulti-Arch: foreign\n"

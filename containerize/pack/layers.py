@@ -18,8 +18,8 @@ import types
 import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
-import debian.debfile
 from installer.exceptions import InstallerError
 
 from containerize import FORMAT, disk
@@ -38,6 +38,9 @@ from containerize.pack import (
     wheels,
 )
 from containerize.settings import Settings, check_volume
+
+if TYPE_CHECKING:
+    from debian.debfile import DebFile
 
 LARGE = 32 * 1024
 """From this size on, in bytes, a file of the app that is no module is in a layer below
@@ -195,8 +198,10 @@ def rootfs(debs: Iterable[Path], python: str) -> tree.Tree:
 
     Empty where there are no packages, as on a base image of the user's own.
     """
+    from debian.debfile import DebFile  # which takes a while
+
     root = tree.Tree()
-    packages = [debian.debfile.DebFile(str(path)) for path in debs]
+    packages = [DebFile(str(path)) for path in debs]
     if not packages:
         return root
     # base-files brings the links of the merged /usr, which other packages may cross.
@@ -211,7 +216,7 @@ def rootfs(debs: Iterable[Path], python: str) -> tree.Tree:
     return root
 
 
-def _scripts(deb: debian.debfile.DebFile) -> dict[str, str]:
+def _scripts(deb: DebFile) -> dict[str, str]:
     """What dpkg would run on installation, and when, by file name."""
     return {
         file: (deb.control.get_content(file) or b"").decode("utf-8", "replace")
@@ -220,7 +225,7 @@ def _scripts(deb: debian.debfile.DebFile) -> dict[str, str]:
     }
 
 
-def _unpack(deb: debian.debfile.DebFile, root: tree.Tree) -> None:
+def _unpack(deb: DebFile, root: tree.Tree) -> None:
     name = deb.debcontrol()["Package"]
     with deb.data.tgz() as archive:
         for member in archive:
