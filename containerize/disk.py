@@ -16,6 +16,8 @@ from containerize.errors import Problem
 
 SCRATCH = ".containerize-"
 """How the names of directories begin that hold what is not finished."""
+TURN = "containerize.lock"
+"""The file by which `turn` has a directory."""
 
 
 @contextlib.contextmanager
@@ -68,7 +70,7 @@ def turn(directory: Path, on_wait: Callable[[], None]) -> Iterator[None]:
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        lock = (directory / "lock").open("ab")
+        lock = (directory / TURN).open("ab")
     except OSError as error:
         raise Problem(
             f"cannot write to {directory}: {error.strerror}: mend it, then repeat"

@@ -35,6 +35,8 @@ def test_a_build_waits_for_the_other_and_says_so(tmp_path):
     thread.join(30)
     assert said[0] == build.WAITS
     assert "has nothing to pack" in said[1]
+    build.clean(settings)
+    assert not settings.build_dir.exists()
 
 
 def test_a_directory_that_cannot_be_is_one_line(tmp_path):
