@@ -30,6 +30,8 @@ from containerize.lock import locks
 from containerize.pack import layers, selection
 from containerize.settings import Settings, check_tag
 
+WAITS = "waiting for another build of this checkout"
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Image:
@@ -108,59 +110,62 @@ def build(
     cache: bool = True,
     output: Path | None = None,
     collected: inputs.Inputs | None = None,
+    on_line: Callable[[str], None] = ignore,
 ) -> Image:
     """Pack the layers, build with `engine`, make the image canonical and load it.
 
     `collected` are the inputs, which are read from the cache if they are not given.
+    Builds of one checkout come one after the other, which `on_line` is told.
     The archive, `output` or the one in the dist directory, appears whole or not at
     all, and the tags end on the canonical image. Raises Problem where the Dockerfile,
     a lock or an input is missing or wrong or changes meanwhile, and where the engine
     fails or has no image after it.
     """
-    names = references(settings, tags)
-    archive = output or archive_path(settings)
-    app = selection.app(settings)
-    sources = record.inputs(settings, app)
-    packed = pack(settings, collected, app)
-    built = fresh(settings)
-    try:
-        with concurrent.futures.ThreadPoolExecutor(1) as pool:
-            ignored = pool.submit(selection.ignored, settings)
-            make(settings, engine, [built], cache=cache)
-            with disk.scratch(archive.parent) as scratch:
-                saved = save(engine, built, scratch)
-                changes = pool.submit(record.changes, settings, {"inputs": sources})
-                digests = write(
-                    settings, names, saved, archive,
-                    time=packed.locked.time, sources=sources,
-                    reuse=cache and output is None,
-                )  # fmt: skip
-        if changed := changes.result():
-            archive.unlink()
-            raise Problem(
-                f"{some(changed)} changed during the build: build again, or name in "
-                "exclude what no image needs"
+    with disk.turn(settings.build_dir, lambda: on_line(WAITS)):
+        names = references(settings, tags)
+        archive = output or archive_path(settings)
+        app = selection.app(settings)
+        sources = record.inputs(settings, app)
+        packed = pack(settings, collected, app)
+        built = fresh(settings)
+        try:
+            with concurrent.futures.ThreadPoolExecutor(1) as pool:
+                ignored = pool.submit(selection.ignored, settings)
+                make(settings, engine, [built], cache=cache)
+                with disk.scratch(archive.parent) as scratch:
+                    saved = save(engine, built, scratch)
+                    changes = pool.submit(record.changes, settings, {"inputs": sources})
+                    digests = write(
+                        settings, names, saved, archive,
+                        time=packed.locked.time, sources=sources,
+                        reuse=cache and output is None,
+                    )  # fmt: skip
+            if changed := changes.result():
+                archive.unlink()
+                raise Problem(
+                    f"{some(changed)} changed during the build: build again, or name "
+                    "in exclude what no image needs"
+                )
+            load(engine, archive, digests, _held(settings, engine))
+            loaded = _name_loaded(engine, digests, names)
+        finally:
+            # The builder's own form has done its work; its layers stay as build cache.
+            engine.run("rmi", "--no-prune", built, check=False, echo=False)
+        if output is None:
+            record.write(
+                settings,
+                digests,
+                sources=sources,
+                names=names,
+                loaded={_engine_name(engine): loaded},
             )
-        load(engine, archive, digests, _held(settings, engine))
-        loaded = _name_loaded(engine, digests, names)
-    finally:
-        # The builder's own form has done its work; its layers stay as build cache.
-        engine.run("rmi", "--no-prune", built, check=False, echo=False)
-    if output is None:
-        record.write(
-            settings,
-            digests,
-            sources=sources,
-            names=names,
-            loaded={_engine_name(engine): loaded},
+        return Image(
+            references=names,
+            archive=archive,
+            digests=digests,
+            packed=packed,
+            ignored=ignored.result(),
         )
-    return Image(
-        references=names,
-        archive=archive,
-        digests=digests,
-        packed=packed,
-        ignored=ignored.result(),
-    )
 
 
 def pack(

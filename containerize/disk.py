@@ -8,7 +8,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -16,6 +16,8 @@ from containerize.errors import Problem
 
 SCRATCH = ".containerize-"
 """How the names of directories begin that hold what is not finished."""
+TURN = "containerize.lock"
+"""The file by which `turn` has a directory."""
 
 
 @contextlib.contextmanager
@@ -57,6 +59,29 @@ def _lock(directory: Path) -> IO[bytes]:
         file.close()
         raise
     return file
+
+
+@contextlib.contextmanager
+def turn(directory: Path, on_wait: Callable[[], None]) -> Iterator[None]:
+    """Have `directory` alone; calls `on_wait` once if another process has it now.
+
+    The kernel ends that however a process ends. Raises Problem where no file can be
+    made there.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        lock = (directory / TURN).open("ab")
+    except OSError as error:
+        raise Problem(
+            f"cannot write to {directory}: {error.strerror}: mend it, then repeat"
+        ) from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            on_wait()
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @contextlib.contextmanager

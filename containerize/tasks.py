@@ -346,7 +346,14 @@ def build(s: Session, tag: list[str], no_cache: bool = False, engine: str = "") 
     using = s.engine
     found = inputs.fetch(s.settings, progress=Meter())
     describe(
-        building.build(s.settings, using, tags=tag, cache=not no_cache, collected=found)
+        building.build(
+            s.settings,
+            using,
+            tags=tag,
+            cache=not no_cache,
+            collected=found,
+            on_line=say,
+        )
     )
 
 
@@ -390,7 +397,9 @@ def digest(s: Session, save: bool = False, engine: str = "") -> None:
     if not found:
         using = s.engine
         fetched = inputs.fetch(s.settings, progress=Meter())
-        found = building.build(s.settings, using, collected=fetched).digests
+        found = building.build(
+            s.settings, using, collected=fetched, on_line=say
+        ).digests
     say(f"manifest  {found.manifest}")
     say(f"config    {found.config}")
     for diff_id in found.diff_ids:
@@ -569,7 +578,7 @@ def up(
     found = fetch_or_relock(s.settings)
     # With the settings alone: what the flags say of a container changes no image.
     if not building.is_current(s.settings, using, reference):
-        describe(building.build(s.settings, using, collected=found))
+        describe(building.build(s.settings, using, collected=found, on_line=say))
     started = container.ensure(
         settings, using, reference, port=number, environment=environment, on_line=say
     )
@@ -628,7 +637,7 @@ def dev(
     lock_what_is_missing(s.settings)
     if not building.carries(s.settings, using, reference):
         fetch_or_relock(s.settings)
-        describe(building.build(s.settings, using))
+        describe(building.build(s.settings, using, on_line=say))
     if settings.commands:
         say(f"{', '.join(settings.commands)}: dev runs the app alone, not these")
     with contextlib.suppress(KeyboardInterrupt):

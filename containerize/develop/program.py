@@ -30,8 +30,8 @@ KEY = "CONTAINERIZE_DEV_KEY"
 TREE = "/srv"
 NO_TREE = 66
 """The exit code if the tree is not there (EX_NOINPUT of sysexits.h)."""
-RELOAD = 3
-"""The exit code of a process whose code has changed, as Werkzeug's reloader has it."""
+IMPORTED, RELOAD = 1, 2
+"""How far the app's process is, in a byte of its own: an app may use any exit code."""
 PATIENCE = 60
 """Seconds for which the first connection is waited for."""
 
@@ -68,7 +68,8 @@ def main() -> int:
 
 def _end(*_: object) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
+        # Not SIG_IGN: Python complains about a signal that came before it was set.
+        signal.signal(number, lambda *_: None)
     raise SystemExit(0)
 
 
@@ -150,17 +151,17 @@ def _supervise(listener: socket.socket, host: socket.socket, key: bytes) -> int:
     waker.setblocking(False)
     signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
-    imported = mmap.mmap(-1, 1)  # shared with the child
+    stage = mmap.mmap(-1, 1)  # shared with the child
     child = 0
     try:
         while True:
-            imported[0] = 0
+            stage[0] = 0
             child = os.fork()
             if not child:
                 signal.set_wakeup_fd(-1)
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 host.close()
-                serve(listener, key, imported)
+                serve(listener, key, stage)
             code = None
             while code is None:
                 ready, _, _ = select.select([host, woken], [], [])
@@ -170,9 +171,9 @@ def _supervise(listener: socket.socket, host: socket.socket, key: bytes) -> int:
                     woken.recv(64)
                 code = _reaped(child)
             child = 0
-            if code != RELOAD:
+            if stage[0] != RELOAD:
                 _say(f"the app's process {_words(code)}; the next request starts it")
-                if not imported[0]:
+                if stage[0] != IMPORTED:
                     _drop(listener)
                 while listener not in select.select([listener, host], [], [])[0]:
                     if not host.recv(64):
@@ -223,10 +224,10 @@ def _say(text: str) -> None:
     sys.stderr.write(f"dev: {text}\n")
 
 
-def serve(listener: socket.socket, key: bytes, imported: mmap.mmap) -> None:
-    """Import the app and serve it. Ends the process, with RELOAD if a file changes.
+def serve(listener: socket.socket, key: bytes, stage: mmap.mmap) -> None:
+    """Import the app and serve it. Ends the process if a file changes.
 
-    `imported` becomes 1 once the import is over.
+    `stage` becomes IMPORTED once the import is over, and RELOAD before such an end.
     """
     from werkzeug.debug import DebuggedApplication
     from werkzeug.serving import ThreadedWSGIServer
@@ -234,7 +235,7 @@ def serve(listener: socket.socket, key: bytes, imported: mmap.mmap) -> None:
     watch = Watch(TREE)
     app, well = load()
     watch.begin(well)
-    imported[0] = 1
+    stage[0] = IMPORTED
 
     class Server(ThreadedWSGIServer):
         """Looks for changes before it takes a connection, which waits for the new code.
@@ -264,10 +265,11 @@ def serve(listener: socket.socket, key: bytes, imported: mmap.mmap) -> None:
             self.last = time.monotonic()
             if changed:
                 _say(f"{os.path.relpath(changed, TREE)} changed, reloading")
-                late = threading.Timer(2, os._exit, [RELOAD])  # threads of the app's
+                stage[0] = RELOAD
+                late = threading.Timer(2, os._exit, [0])  # threads of the app's
                 late.daemon = True
                 late.start()
-                raise SystemExit(RELOAD)
+                raise SystemExit(0)
 
         def finish_request(self, request: Any, client_address: Any) -> None:
             if admitted(request, key):

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from containerize import disk
 from containerize.errors import Problem
 from containerize.pack import LAYERS, sources
 from containerize.pack.ignore import Rules
@@ -120,6 +121,7 @@ def outputs(settings: Settings) -> list[Path]:
     return [
         *(build / f"{name}.{kind}" for name in LAYERS for kind in ("tar", "json")),
         *(build / name for name in ("compile_modules.py", "backend.json", "context")),
+        build / disk.TURN,
         *(dist / f"{settings.image}.{kind}" for kind in ("tar", "json", "layers")),
     ]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import subprocess
 import sys
 import threading
 import types
@@ -143,6 +144,27 @@ def test_the_port_passes_on_behind_the_key():
 def test_an_app_that_does_not_answer_yet_is_not_reached():
     with Forward(0, "key") as forward:
         assert forward.reach(unused_port()) is None
+
+
+def test_two_signals_at_once_end_it_without_a_word():
+    # As on Ctrl-C: the terminal tells the app's process, and so does its parent.
+    code = """
+import os, signal
+from containerize.develop import program
+both = (signal.SIGINT, signal.SIGTERM)
+for number in both:
+    signal.signal(number, program._end)
+signal.pthread_sigmask(signal.SIG_BLOCK, both)
+for number in both:
+    os.kill(os.getpid(), number)
+try:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, both)
+finally:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ())  # looks for the second, as any call
+"""
+    command = [sys.executable, "-c", code]
+    ended = subprocess.run(command, check=False, capture_output=True)
+    assert (ended.returncode, ended.stderr) == (0, b"")
 
 
 def test_an_engine_elsewhere_is_one_line(settings):

@@ -1,0 +1,46 @@
+"""Builds of one checkout come one after the other: they pack into the same files."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from containerize import build, disk
+from containerize.engines.engine import Engine
+from containerize.errors import Problem
+from containerize.settings import Settings
+
+
+def test_a_build_waits_for_the_other_and_says_so(tmp_path):
+    settings = Settings(root=tmp_path, image="shop")
+    said, waits, ended = [], threading.Event(), threading.Event()
+
+    def on_line(line):
+        said.append(line)
+        waits.set()
+
+    def second():
+        try:
+            build.build(settings, Engine("docker", ("docker",)), on_line=on_line)
+        except Problem as problem:
+            said.append(str(problem))
+        ended.set()
+
+    with disk.turn(settings.build_dir, pytest.fail):
+        thread = threading.Thread(target=second)
+        thread.start()
+        assert waits.wait(30)
+        assert not ended.is_set()
+    thread.join(30)
+    assert said[0] == build.WAITS
+    assert "has nothing to pack" in said[1]
+    build.clean(settings)
+    assert not settings.build_dir.exists()
+
+
+def test_a_directory_that_cannot_be_is_one_line(tmp_path):
+    (tmp_path / "build").write_text("")
+    turn = disk.turn(tmp_path / "build", pytest.fail)
+    with pytest.raises(Problem, match=r"cannot write to .*build: File exists"), turn:
+        pass
