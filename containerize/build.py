@@ -179,6 +179,12 @@ def pack(
     are read here if they are not given.
     """
     check_pins()
+    check_dockerfile(settings)
+    return layers.pack(settings, collected, app)
+
+
+def check_dockerfile(settings: Settings) -> None:
+    """Raises Problem if it is missing, or another format of this tool made it."""
     name = settings.dockerfile
     if not (settings.root / name).is_file():
         raise Problem(
@@ -186,7 +192,6 @@ def pack(
             "`containerize init` write it"
         )
     marks.check(settings.root / name, FORMAT)
-    return layers.pack(settings, collected, app)
 
 
 def check_pins() -> None:

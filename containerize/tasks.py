@@ -289,11 +289,11 @@ def lint(s: Session) -> None:
     import shutil
     import subprocess
 
+    from containerize import build as building
     from containerize.errors import Problem
 
+    building.check_dockerfile(s.settings)  # hadolint cannot tell what build refuses
     file = s.settings.dockerfile
-    if not (s.settings.root / file).is_file():
-        raise Problem(f"there is no {file}: restore it (git checkout {file})")
     # Where the tools are, were .venv activated or not.
     path = os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()])
     echo(["hadolint", file])
@@ -821,11 +821,11 @@ def clean(
 
 
 @verb(
-    lambda s, **_: "Would say which engine is used, and why.",
+    lambda s, **_: "Would say which engine and builder are used, and why.",
     help={"install": "install and start an engine where none answers (root or sudo)"},
 )
 def engine(s: Session, install: bool = False) -> None:
-    """Say which engine is used, and why."""
+    """Say which engine and builder are used, and why."""
     using = s.ensure_engine() if install else s.engine
     for key, value in dataclasses.asdict(using.describe()).items():
         say(f"{key:9} {value}")

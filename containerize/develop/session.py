@@ -98,18 +98,18 @@ def see_free(settings: Settings, engine: Engine, *, name: str, port: int) -> Non
         )
     if known:
         engine.discard(name)
-    listen(engine, port, "").server_close()
+    listen(settings, engine, port, "").server_close()
 
 
-def listen(engine: Engine, port: int, key: str) -> Forward:
+def listen(settings: Settings, engine: Engine, port: int, key: str) -> Forward:
     """Take the port on 127.0.0.1. Raises Problem if that is taken."""
     try:
         return Forward(port, key)
     except OSError as error:
         by = engine.publisher(port)
-        said = "is taken: free it"
-        if by:
-            said = f"is taken by the container {by}: end it (`invoke stop`)"
+        said = f"is taken by the container {by}: free it" if by else "is taken: free it"
+        if by and container.state(settings, engine, by):  # the project's own
+            said = f"is taken by the container {by}: end it (`invoke stop --name {by}`)"
         if isinstance(error, PermissionError):
             said = "is not for this user: take one above 1023"
         raise Problem(f"port {port} {said}, or choose another (--port)") from None
@@ -136,7 +136,7 @@ def serve(
     coming = launch(
         settings, reference, name=name, user=user, environment=environment, key=key
     )
-    with listen(engine, port, key) as forward, _terminal() as told:
+    with listen(settings, engine, port, key) as forward, _terminal() as told:
         volumes.prepare(settings, engine, reference, on_line)
         with _places(settings), _discarded(engine, name):
             coming.start(engine, ("create",))

@@ -84,13 +84,19 @@ def refresh(root: Path, templates: Mapping[str, str], format: int) -> Refreshed:
 
 
 def check(file: Path, format: int) -> None:  # noqa: A002
-    """Raises Problem if another format of this tool made a file.
+    """Raises Problem if another format of this tool made a file."""
+    if line := other_format(file.name, file.read_text("utf-8", "replace"), format):
+        raise Problem(line)
+
+
+def other_format(name: str, text: str, format: int) -> str:  # noqa: A002
+    """A line, if another format of this tool made a file with this text.
 
     What is marked by this format, or by none, is believed.
     """
-    found = state(file.read_text("utf-8", "replace"))
+    found = state(text)
     if found.format in (0, format):
-        return
+        return ""
     mend = "install that version, or a newer one"
     if found.format < format:
         mend = "`invoke lock` rewrites it"
@@ -99,7 +105,7 @@ def check(file: Path, format: int) -> None:  # noqa: A002
                 "move it away, run `containerize init`, and put your changes into the "
                 "new one"
             )
-    raise Problem(
-        f"{file.name} is of format {found.format} of this tool, which now writes "
+    return (
+        f"{name} is of format {found.format} of this tool, which now writes "
         f"format {format}: {mend}"
     )

@@ -16,7 +16,7 @@ import containerize
 from containerize.disk import atomic
 from containerize.errors import Problem
 from containerize.init.discover import NO_APP, Found, discover, read_table
-from containerize.init.marks import marked, state
+from containerize.init.marks import marked, other_format, state
 
 SMOKE = "tests/smoke/test_smoke.py"
 # A generated file, its template, and where it goes if the user has one of that name.
@@ -83,6 +83,8 @@ def plan(root: Path) -> Plan:
             change = _generated(root, other, template, found, instead=name)
             elsewhere[name] = other
         changes.append(change)
+        text = (change.before or b"").decode("utf-8", "replace")
+        notes += filter(None, [other_format(change.path, text, containerize.FORMAT)])
     dockerfile = elsewhere.get("Dockerfile", "Dockerfile")
     if table is None:
         changes.append(_table(root, found, elsewhere))
@@ -147,7 +149,7 @@ def describe(plan: Plan, *, dry: bool = False) -> list[str]:
         if change.content is None and changed
     ]
     if not changed:
-        lines.append("nothing to do: all that init writes is there")
+        lines.append("nothing to write: all that init writes is there")
     return lines + [f"undecided: {note}" for note in plan.notes]
 
 

@@ -111,8 +111,10 @@ def verify(
     `against` is an archive of `build`, a file like digests.json, or a digest of a
     manifest or a config. Without it, the first engine builds a plain image and every
     engine a varied one; equal ones must be those of digests.json, if that is there.
-    Raises Problem where `against` is none of these, and where a build fails.
+    Raises Problem where `against` is none of these, where another format of this tool
+    made the Dockerfile, and where a build fails.
     """
+    build.check_dockerfile(settings)  # first: a digest of it is saved after its mend
     expected = Expected(settings, against)
     # Not in /tmp: an engine that is confined, as by snap, has one of its own.
     with disk.scratch(settings.dist_dir) as scratch:

@@ -76,7 +76,7 @@ def test_from_init_to_answering(adopter: Adopter, name: str, free_port: int) -> 
         adopter.run("nox", CONTAINERIZE_ENGINE=engine)
         adopter.run("containerize", "stop", *flags)
     # The committed state is what init wrote: a second run has nothing to do.
-    assert "nothing to do" in adopter.run("containerize", "init")
+    assert "nothing to write" in adopter.run("containerize", "init")
     assert "Equal to" in adopter.run("containerize", "verify", "--engine", "docker")
 
 

@@ -190,9 +190,10 @@ def start(tree, using, environment):
     before = set(left(tree, using))
     started = []
 
-    def begin(*flags, name="", **options):
+    def begin(*flags, name="", image=tree.image, **options):
         name = name or f"{tree.image}-{secrets.token_hex(3)}"
-        found = Development(tree, environment, f"--name={name}", *flags, **options)
+        variables = environment | {f"{PREFIX}IMAGE": image}
+        found = Development(tree, variables, f"--name={name}", *flags, **options)
         found.name = name
         started.append(found)
         return found
@@ -482,7 +483,11 @@ def test_a_port_or_name_that_is_taken_is_one_line(using, tree, kept, start):
     try:
         mine = start(f"--port={port}")
         assert mine.process.wait(60) == 1
-        mine.wait(f"dev: port {port} is taken by the container {name}: end it (`invoke")
+        said = f"dev: port {port} is taken by the container {name}: "
+        mine.wait(f"{said}end it (`invoke stop --name {name}`)")
+        other = start(f"--port={port}", image=f"{tree.image}-other")
+        assert other.process.wait(60) == 1
+        other.wait(f"{said}free it, or choose another (--port)")
         forms = ("container", "inspect", "--format", "{{json .Config.Env}}", name)
         assert (
             "FLASK_DEBUG" not in using.run(*forms).stdout

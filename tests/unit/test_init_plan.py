@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from containerize import FORMAT
 from containerize.errors import Problem
 from containerize.init import marks
 from containerize.init import plan as planning
@@ -37,8 +38,20 @@ def test_a_second_run_changes_nothing(root):
         assert marks.state(before[name].decode()).kind == "untouched", name
     write(plan(root))
     assert tree(root) == before
-    assert "nothing to do" in describe(plan(root))[-2]
+    assert "nothing to write" in describe(plan(root))[-2]
     assert settings(root)["app"] == "app"
+
+
+def test_a_file_of_an_older_format_is_named(root):
+    write(plan(root))
+    file = root / "Dockerfile"
+    file.write_text(marks.marked("FROM x\n", FORMAT - 1))
+    [line] = (x for x in describe(plan(root)) if "Dockerfile" in x)
+    assert line.startswith("undecided: Dockerfile is of format")
+    assert line.endswith("`invoke lock` rewrites it")
+    file.write_text(file.read_text() + "RUN y\n")
+    [line] = (x for x in describe(plan(root)) if "Dockerfile" in x)
+    assert "move it away" in line
 
 
 def test_a_plan_alone_writes_nothing(root):

@@ -1,5 +1,6 @@
 """The tasks' face: their words, their flags, and what bad input gets."""
 
+import json
 import os
 import re
 import shutil
@@ -10,11 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from containerize import build, settings
-from containerize.image import canonical
+from containerize import FORMAT, build, settings
+from containerize.errors import Problem
+from containerize.image import canonical, record
+from containerize.init import marks
 from containerize.lock import locks
 from containerize.pack import layers
 from containerize.tasks import describe, namespace
+from containerize.verify import rebuild
 
 ROOT = settings.find_root(Path(__file__).parent)
 TASKS = namespace.tasks
@@ -227,6 +231,18 @@ def test_bad_settings_get_one_line(environment, message):
 def test_missing_files_get_one_line(clone, name, message):
     (clone / name).unlink()
     assert message in refused(invoke("lint", cwd=clone))
+
+
+def test_a_dockerfile_of_an_older_format_gets_one_line(clone):
+    (clone / "Dockerfile").write_text(marks.marked("FROM scratch\n", FORMAT - 1))
+    facts = json.loads((ROOT / record.GOLDEN).read_text())
+    old = {key: value | {"format": FORMAT - 1} for key, value in facts.items()}
+    (clone / record.GOLDEN).write_text(json.dumps(old))
+    said = f"Dockerfile is of format {FORMAT - 1} of this tool"
+    assert said in refused(invoke("lint", cwd=clone))
+    # Not digests.json, which `digest --save` would not save before this is mended.
+    with pytest.raises(Problem, match=said):
+        rebuild.verify(settings.load(clone), [])
 
 
 def test_lint_reads_the_dockerfile_of_the_settings(clone):
