@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import tempfile
 import threading
+import time
 import urllib.parse
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -296,11 +297,12 @@ class Engine:
 
         Podman's fail if an image goes meanwhile, as after another's build: asked again.
         """
-        for last in (False, False, True):
-            answer = self.run(*arguments, check=last, echo=False)
+        for pause in (0.1, 0.3, 1):
+            answer = self.run(*arguments, check=False, echo=False)
             if answer.returncode == 0:
-                break
-        return answer.stdout.split()
+                return answer.stdout.split()
+            time.sleep(pause)
+        return self.run(*arguments, echo=False).stdout.split()
 
     def publisher(self, port: int) -> str:
         """The name of a container that publishes the port; empty if none does."""

@@ -322,11 +322,8 @@ def _tidied(settings: Settings, engine: Engine) -> Iterator[None]:
 
 def _dangling(settings: Settings, engine: Engine) -> set[str]:
     """The project's images that have no name any more, such as those of stages."""
-    answer = engine.run(
-        "images", "--quiet", "--no-trunc", "--filter=dangling=true",
-        f"--filter=label={settings.label}", echo=False,
-    )  # fmt: skip
-    return set(answer.stdout.split())
+    filters = ("--filter=dangling=true", f"--filter=label={settings.label}")
+    return set(engine.listing("images", "--quiet", "--no-trunc", *filters))
 
 
 @dataclasses.dataclass(frozen=True)

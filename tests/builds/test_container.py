@@ -59,10 +59,8 @@ def test_one_that_does_not_drain_in_time_is_told(built, using, project, code):
 
 
 def container_names(using, project):
-    answer = using.run(
-        "ps", "--all", f"--filter=label={project.label}", "--format={{.Names}}"
-    )
-    return answer.stdout.split()
+    label = f"--filter=label={project.label}"
+    return using.listing("ps", "--all", label, "--format={{.Names}}")
 
 
 def test_the_port_is_published_on_loopback_only(start, using, free_port):

@@ -168,7 +168,7 @@ def test_a_damaged_archive_is_not_the_last_build(built, using, clone):
 
 def test_a_build_leaves_no_name_of_its_own(built, using, clone, tmp_path):
     def listing():
-        return {*using.run("images", "--format={{.Tag}}", clone.image).stdout.split()}
+        return {*using.listing("images", "--format={{.Tag}}", clone.image)}
 
     (clone.root / "app" / "new.py").write_text("x = 3\n")
     before = listing()  # a killed build of another test may have left its name

@@ -21,15 +21,12 @@ def spoil(clone, instruction):
 
 
 def names(using):
-    return using.run("images", "--format", "{{.Repository}}:{{.Tag}}").stdout
+    return "\n".join(using.listing("images", "--format={{.Repository}}:{{.Tag}}"))
 
 
 def dangling(using, project):
-    listing = using.run(
-        "images", "--quiet", "--filter=dangling=true", "--no-trunc",
-        f"--filter=label={project.label}",
-    )  # fmt: skip
-    return set(listing.stdout.split())
+    filters = ("--filter=dangling=true", f"--filter=label={project.label}")
+    return set(using.listing("images", "--quiet", "--no-trunc", *filters))
 
 
 def test_a_rebuild_under_other_conditions_gives_the_committed_digest(using):
