@@ -20,12 +20,22 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from containerize.fetch import mirrors
 from containerize.settings import Settings
 
 DEBIAN = Path(__file__).parent / "debian"
+
+# No test fails for a busy machine.
+hypothesis.settings.register_profile(
+    "untimed",
+    hypothesis.settings(),
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("untimed")
 
 
 class Web(http.server.ThreadingHTTPServer):

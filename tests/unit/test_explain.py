@@ -296,7 +296,7 @@ SEEDS = (
 )
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(
     st.sampled_from(SEEDS),
     st.lists(

@@ -109,7 +109,7 @@ GROUPS = st.tuples(
 )
 
 
-@hypothesis_settings(max_examples=20, deadline=None)
+@hypothesis_settings(max_examples=20)
 @given(st.lists(GROUPS, max_size=5))
 def test_alternatives_are_linked_as_by_the_real_tool(groups):
     lines = []

@@ -550,7 +550,7 @@ def generated(tmp_path_factory):
 
 
 @given(ignores=IGNORES)
-@given_settings(max_examples=300, deadline=None)
+@given_settings(max_examples=300)
 def test_our_reader_and_git_agree(generated, ignores):
     for old in generated.rglob(".gitignore"):
         old.unlink()

@@ -127,7 +127,7 @@ ENTRIES = st.sampled_from(
 )
 
 
-@hypothesis_settings(max_examples=12, deadline=None)
+@hypothesis_settings(max_examples=12)
 @given(FILES, ENTRIES, st.booleans())
 def test_a_wheel_is_unpacked_as_by_pip(files, entries, backwards):
     order = [(path, *rest) for path, rest in files.items()]
