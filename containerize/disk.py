@@ -39,14 +39,18 @@ def scratch(directory: Path) -> Iterator[Path]:
         except (BlockingIOError, FileNotFoundError):
             continue  # another process has just taken it for one that was left
         except OSError as error:
-            raise Problem(
-                f"cannot write to {directory}: {error.strerror}: mend it, then repeat"
-            ) from None
+            raise _unwritable(directory, error) from None
     with lock:
         try:
             yield made
         finally:
             shutil.rmtree(made, ignore_errors=True)
+
+
+def _unwritable(directory: Path, error: OSError) -> Problem:
+    return Problem(
+        f"cannot write to {directory}: {error.strerror}: mend it, then repeat"
+    )
 
 
 def _lock(directory: Path) -> IO[bytes]:
@@ -72,9 +76,7 @@ def turn(directory: Path, on_wait: Callable[[], None]) -> Iterator[None]:
         directory.mkdir(parents=True, exist_ok=True)
         lock = (directory / TURN).open("ab")
     except OSError as error:
-        raise Problem(
-            f"cannot write to {directory}: {error.strerror}: mend it, then repeat"
-        ) from None
+        raise _unwritable(directory, error) from None
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
