@@ -81,8 +81,11 @@ class Settings:
     """The interpreter's path in the image; /usr/bin/pythonX.Y when empty."""
     glibc: str = "2.41"
     """The image's C library, which decides which wheels fit."""
+    architectures: tuple[str, ...] = ()
+    """The processors that there is an image for; this machine's alone when empty."""
     architecture: str = ""
-    """`amd64` or `arm64`; this machine's when empty."""
+    """The one that is built, `amd64` or `arm64`; by default this machine's if it is
+    one of `architectures`, else the first of these."""
     suite: str = "trixie"
     """The Debian release of the base packages."""
     base_image: str = ""
@@ -151,15 +154,29 @@ class Settings:
 
     @property
     def image_architecture(self) -> str:
-        """The image's architecture in OCI terms; a Problem where none is known."""
+        """The architecture of the image that is built, in OCI terms.
+
+        Raises Problem if none is named and this machine's is unknown.
+        """
         machine = platform.machine().lower()
         found = self.architecture or ARCHITECTURES.get(machine)
+        if self.architectures and found not in self.architectures:
+            found = self.architectures[0]
         if found is None:
             raise Problem(
                 f"no image can be made for this machine's processor, {machine}: "
                 f"set {PREFIX}ARCHITECTURE to amd64 or arm64"
             )
         return found
+
+    @property
+    def image_architectures(self) -> tuple[str, ...]:
+        """Those with an image: `architectures`, or the one that is built."""
+        return self.architectures or (self.image_architecture,)
+
+    def for_architecture(self, architecture: str) -> Settings:
+        """The same settings with another architecture's image to build."""
+        return dataclasses.replace(self, architecture=architecture)
 
     @property
     def debian_image_name(self) -> str:
@@ -382,9 +399,15 @@ def _check(settings: Settings) -> None:
             f"requirements and requirements-lock both name {settings.requirements}, "
             "and the lock is written anew: give it another name"
         )
-    if settings.architecture not in ("", *ARCHITECTURES.values()):
+    for name in filter(None, (settings.architecture, *settings.architectures)):
+        if name not in ARCHITECTURES.values():
+            raise Problem(f"architecture {name!r} is unknown: use amd64 or arm64")
+    if len(set(settings.architectures)) < len(settings.architectures):
+        raise Problem("architectures names one twice: name each once")
+    if settings.architecture not in ("", *settings.image_architectures):
         raise Problem(
-            f"architecture {settings.architecture!r} is unknown: use amd64 or arm64"
+            f"architecture {settings.architecture!r} is none of architectures: name it "
+            "there too"
         )
     if settings.base_image and not _PINNED.fullmatch(settings.base_image):
         raise Problem(

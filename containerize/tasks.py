@@ -7,18 +7,17 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import os
 import re
 import shlex
-import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import invoke
 
+from containerize import tasks_publish
 from containerize.terminal import (
     Meter,
     agreed,
@@ -28,188 +27,18 @@ from containerize.terminal import (
     megabytes,
     prepare_streams,
     say,
-    worded,
 )
+from containerize.verbs import ENGINE, GIVEN, NAME, PORT, TAG, Commands, Session, verb
 
 if TYPE_CHECKING:
     from containerize.build import Image
     from containerize.engines.container import Container
-    from containerize.engines.engine import Engine
     from containerize.fetch.inputs import Inputs
     from containerize.settings import Settings
     from containerize.verify.rebuild import Verdict
 
 # Here, since --list and --help write too.
 prepare_streams()
-
-Commands = Sequence[Sequence[str]]
-
-NAME = "name of the container; by default the setting, or the image's name"
-ENGINE = "docker, podman, or a path to one; by default whichever answers"
-TAG = "tag of the image; by default the first of the settings"
-PORT = "port on 127.0.0.1; by default the setting, 8080"
-GIVEN = {
-    "env": "NAME=VALUE, or NAME for the caller's value; can be repeated",
-    "env-file": "file of variables, in place of the setting env-file",
-    "volume": "NAME:/path or ./directory:/path, beside the settings'; can be repeated",
-    "network": "network of the engine to join; by default the setting",
-    "memory": "memory limit; by default the setting, 128m",
-}
-"""The flags that say what a container gets, and their help."""
-
-
-class Session:
-    """What a verb works with: the project's settings, and an engine."""
-
-    def __init__(self, engine: str = "") -> None:
-        self._named = engine
-
-    @functools.cached_property
-    def settings(self) -> Settings:
-        """The settings; the flag --engine goes before the setting."""
-        from containerize import settings
-
-        named = {f"{settings.PREFIX}ENGINE": self._named} if self._named else {}
-        return settings.load(settings.find_root(Path.cwd()), os.environ | named)
-
-    @functools.cached_property
-    def engine(self) -> Engine:
-        """The engine that answers; it shows each command as it runs."""
-        from containerize.engines import engine
-
-        return engine.find(self.settings, on_command=echo)
-
-    def ensure_engine(self) -> Engine:
-        """The engine that answers, or else one installed and started now."""
-        from containerize.engines import complaints, provision
-        from containerize.errors import Problem
-
-        try:
-            return self.engine
-        except complaints.NoEngine as problem:
-            say(str(problem))
-            if not agreed("Install and start one now?"):
-                raise Problem("no engine, and none may be installed") from None
-            return provision.install(self.settings, on_command=echo, on_line=say)
-
-    def show(self, commands: Commands) -> None:
-        """What --dry prints: the commands that the engine would get."""
-        from containerize.errors import Problem
-
-        try:
-            variables = self.engine.variables
-        except Problem:  # none answers: nothing is known of what it would need
-
-            def variables(head: str) -> list[str]:
-                return []
-
-        for command in commands:
-            name = self.settings.engine or "docker"
-            echo([*variables(command[0]), name, *command])
-
-    def container(self, name: str) -> str:
-        """The container that a flag names, or else the settings."""
-        from containerize.settings import check_container
-
-        return check_container(name or self.settings.container_name)
-
-    def port(self, port: str) -> int:
-        from containerize.settings import check_port
-
-        return check_port(port or self.settings.port)
-
-    def given(
-        self,
-        env: Sequence[str] = (),
-        env_file: str = "",
-        volume: Sequence[str] = (),
-        network: str = "",
-        memory: str = "",
-        **_: Any,
-    ) -> tuple[Settings, dict[str, str]]:
-        """The settings with these flags over them, and the variables."""
-        from containerize.engines import variables, volumes
-        from containerize.settings import check_network, check_size
-
-        here = Path.cwd()
-        settings = dataclasses.replace(
-            self.settings,
-            env_file=str(here / Path(env_file).expanduser())
-            if env_file
-            else self.settings.env_file,
-            volumes=(
-                *self.settings.volumes,
-                *(volumes.absolute(each, here) for each in volume),
-            ),
-            network=check_network(network) or self.settings.network,
-            memory=check_size(memory) if memory else self.settings.memory,
-        )
-        return settings, variables.read(settings, env)
-
-    def build_commands(self, names: Sequence[str], cache: bool = True) -> Commands:
-        from containerize import build
-
-        kind = Path(self.settings.engine).name or "docker"
-        fresh = build.fresh(self.settings)
-        return [
-            build.build_command(self.settings, kind, [fresh], cache=cache),
-            build.save_command(kind, fresh, Path("saved.tar")),
-            build.load_command(kind, build.archive_path(self.settings)),
-            *(["tag", "CONFIG-DIGEST", name] for name in names),
-        ]
-
-
-class Verb(invoke.Task[Any]):
-    """A task without the flag `--` that Invoke makes of env_file's third letter."""
-
-    def get_arguments(
-        self, ignore_unknown_help: bool | None = None
-    ) -> list[invoke.Argument]:
-        found = super().get_arguments(ignore_unknown_help)
-        for argument in found:
-            argument.names = tuple(name for name in argument.names if name not in "_-")
-        return found
-
-
-def verb(dry: Callable[..., str | Commands], **options: Any) -> Callable[..., Any]:
-    """A task that gets a `Session`.
-
-    `dry` gets what the verb gets and returns what --dry shows in its place: the
-    engine's commands, or a line. A Problem ends a verb with one line and exit code 1.
-    """
-
-    def decorate(function: Callable[..., None]) -> Any:
-        @functools.wraps(function)
-        def run(context: invoke.Context, **flags: Any) -> None:
-            from containerize.errors import Problem
-
-            named = flags.get("engine", "")
-            session = Session(named if isinstance(named, str) else "")
-            # So that what is begun is cleared away then too.
-            signal.signal(signal.SIGTERM, _terminated)
-            try:
-                if not context.config.run.dry:
-                    function(session, **flags)
-                elif isinstance(shown := dry(session, **flags), str):
-                    say(shown)
-                else:
-                    session.show(shown)
-            except Problem as problem:
-                name = options.get("name", function.__name__)
-                text = worded(f"{name}: {problem}")
-                raise invoke.Exit(text, code=1) from None
-            except KeyboardInterrupt:
-                raise invoke.Exit("interrupted", code=130) from None
-            except BrokenPipeError:
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-        return invoke.task(run, klass=Verb, **options)
-
-    return decorate
-
-
-def _terminated(number: int, _: object) -> None:
-    raise SystemExit(128 + number)
 
 
 def _dry_init(s: Session, dry: bool = True) -> str:
@@ -832,3 +661,5 @@ def engine(s: Session, install: bool = False) -> None:
 
 
 namespace = invoke.Collection.from_module(sys.modules[__name__])
+for task in invoke.Collection.from_module(tasks_publish).tasks.values():
+    namespace.add_task(task)

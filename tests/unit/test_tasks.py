@@ -114,7 +114,12 @@ def test_list_needs_neither_an_engine_nor_the_package():
         capture_output=True,
         text=True,
     )
-    assert loaded.stdout.strip() == "['containerize.tasks', 'containerize.terminal']"
+    assert loaded.stdout.strip() == str(
+        [
+            f"containerize.{name}"
+            for name in ("tasks", "tasks_publish", "terminal", "verbs")
+        ]
+    )
 
 
 @pytest.mark.parametrize("name", sorted(TASKS))

@@ -1,0 +1,1 @@
+"""An image given to others: registries, evidence, bundles."""
