@@ -268,6 +268,10 @@ class Repository:
                     location = self._location(answer, location)
                     if answer.status == 202:
                         break
+                    if answer.status == 404 or cuts + 1 >= TRIES:
+                        tell(0)
+                        return False
+                    cuts += 1
                 except Passing as fault:
                     cuts += 1
                     if cuts >= TRIES:
