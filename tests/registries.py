@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import http.client
 import http.server
+import io
 import json
 import os
 import re
@@ -307,6 +308,56 @@ class _Uploads(_Proxy):
             status = onward.getresponse().status
             onward.close()
         self._answer(status, headers, b"")
+
+    do_GET = do_HEAD = do_PUT = do_POST = do_PATCH = do_DELETE = do  # noqa: N815
+
+
+class Referring(Faults):
+    """As `Faults`, with the referrers API, which Debian's registry has not."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__(port)
+        self.RequestHandlerClass = _Referrers
+        self.entries: dict[str, list[dict[str, Any]]] = {}
+
+
+class _Referrers(_Proxy):
+    server: Referring
+
+    def do(self) -> None:
+        entries = self.server.entries
+        listing = re.fullmatch(r"/v2/.*/referrers/(sha256:\w+)", self.path)
+        if listing:
+            index = "application/vnd.oci.image.index.v1+json"
+            content = {
+                "schemaVersion": 2,
+                "mediaType": index,
+                "manifests": entries.get(listing[1], []),
+            }
+            self._answer(200, {"Content-Type": index}, json.dumps(content).encode())
+            return
+        if self.command == "PUT" and "/manifests/" in self.path:
+            data = self.rfile.read(int(self.headers["Content-Length"]))
+            self.rfile = io.BytesIO(data)
+            manifest = json.loads(data)
+            if subject := manifest.get("subject", {}).get("digest"):
+                entry = {
+                    "mediaType": self.headers["Content-Type"],
+                    "digest": digest(data),
+                    "size": len(data),
+                    "artifactType": manifest["artifactType"],
+                }
+                entries.setdefault(subject, []).append(entry)
+                rfile, subject_header = self.rfile, {"OCI-Subject": subject}
+                self.server.fault = lambda request: {
+                    "answer": lambda status, headers, content: (
+                        status,
+                        headers | subject_header,
+                        content,
+                    )
+                }
+                self.rfile = rfile
+        super().do()
 
     do_GET = do_HEAD = do_PUT = do_POST = do_PATCH = do_DELETE = do  # noqa: N815
 

@@ -180,7 +180,8 @@ def _ask(
         if said[0].startswith(_NOT_FOUND):
             return None
         # A line that is no sentence may be half of a secret.
-        shown = "" if set('{"') & set(said[0]) else f"{printable(said[0])}: "
+        whole = said[0] and not set('{"') & set(said[0])
+        shown = f"{printable(said[0])}: " if whole else ""
         raise Problem(
             f"the credential helper {program} of {source} fails: {shown}mend that, or "
             f"run `docker login {registry}`"
