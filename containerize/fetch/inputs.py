@@ -82,6 +82,12 @@ def collect(settings: Settings) -> Inputs:
     return _checked(settings, _wanted(settings))
 
 
+def collect_base(settings: Settings) -> Inputs:
+    """As `collect`, the Debian packages alone: what an interpreter stands on."""
+    wanted = dataclasses.replace(_wanted(settings), pins=[])
+    return _checked(settings, wanted)
+
+
 def _checked(settings: Settings, wanted: _Wanted) -> Inputs:
     """The inputs, each hashed here."""
     missing = []

@@ -1,4 +1,4 @@
-"""What a build came from and what came out, as JSON: dist/NAME.json, digests.json.
+"""What a build came from and what came out, as JSON: dist/*.json, digests.json.
 
 Nothing of it is in the image, where the commit or the time of a build would change
 the digest though nothing else has changed.
@@ -26,7 +26,7 @@ GOLDEN = "digests.json"
 
 def path(settings: Settings) -> Path:
     """The record of the last build, beside its archive."""
-    return settings.dist_dir / f"{settings.image}.json"
+    return settings.dist_dir / f"{settings.image}-{settings.image_architecture}.json"
 
 
 def golden_path(settings: Settings) -> Path:

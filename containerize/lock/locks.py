@@ -69,6 +69,12 @@ class BaseLock:
     def for_architecture(self, architecture: str) -> list[Package]:
         return [p for p in self.packages if p.architecture == architecture]
 
+    def python(self, settings: Settings, architecture: str) -> str:
+        """The version of an architecture's Python, as Debian has it; "" if none is."""
+        names = (f"python{settings.python}", f"python{settings.python}-minimal")
+        found = (p for p in self.for_architecture(architecture) if p.name in names)
+        return next((p.version for p in found), "")
+
     def __str__(self) -> str:
         date = datetime.datetime.fromtimestamp(self.time, datetime.UTC)
         lines = [f"suite {self.suite}", f"date {date:%Y-%m-%dT%H:%M:%SZ}"]
