@@ -1,4 +1,4 @@
-# containerize format 2 sha256:0601c94a6fde4f71170eb3b2d50182f2
+# containerize format 3 sha256:0601c94a6fde4f71170eb3b2d50182f2
 # Built from the layers that `invoke build` packs, with no network. By hand, once
 # they are packed: docker build --network none -t NAME .
 
