@@ -23,7 +23,7 @@ from containerize import DISTRIBUTION, FORMAT, disk
 from containerize.engines.engine import Engine, ignore
 from containerize.errors import Problem, some
 from containerize.fetch import inputs
-from containerize.image import canonical, record
+from containerize.image import canonical, index, record
 from containerize.image.canonical import ImageDigests
 from containerize.init import marks
 from containerize.lock import locks
@@ -49,6 +49,11 @@ class Image:
 def archive_path(settings: Settings) -> Path:
     """The OCI archive of the last build, for the architecture that is built."""
     return settings.dist_dir / f"{settings.image}-{settings.image_architecture}.tar"
+
+
+def index_path(settings: Settings) -> Path:
+    """The OCI archive of the index, if there is an image for several processors."""
+    return settings.dist_dir / f"{settings.image}.tar"
 
 
 def references(settings: Settings, tags: Sequence[str] = ()) -> tuple[str, ...]:
@@ -226,6 +231,77 @@ def build(
             packed=packed,
             ignored=ignored.result(),
         )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class All:
+    """The images for all processors, and their index if there are several."""
+
+    digests: tuple[ImageDigests, ...]
+    """In the order of the setting `architectures`."""
+    index: str = ""
+    """The digest of the index."""
+    archive: Path
+    """The index's, or the one image's."""
+
+
+def build_all(
+    settings: Settings,
+    engine: Engine,
+    *,
+    tags: Sequence[str] = (),
+    cache: bool = True,
+    on_image: Callable[[Settings, Image], None] = lambda _, image: None,
+    on_line: Callable[[str], None] = ignore,
+) -> All:
+    """Build the image of every processor, and the archive of their index.
+
+    All inputs must be in the cache. `on_image` is told each that is built. Raises
+    Problem as `build` does; what the images cannot be is told before any is built.
+    """
+    each = [settings.for_architecture(a) for a in settings.image_architectures]
+    check_same_python(settings, locks.read_base(settings), settings.image_architectures)
+    collected = [inputs.collect(one) for one in each]
+    digests = []
+    for one, given in zip(each, collected, strict=True):
+        image = build(
+            one, engine, tags=tags, cache=cache, collected=given, on_line=on_line
+        )
+        on_image(one, image)
+        digests.append(image.digests)
+    names = references(settings, tags)
+    return _joined(settings, digests, names, collected[0].base.time)
+
+
+def _joined(
+    settings: Settings, digests: Sequence[ImageDigests], names: Sequence[str], time: int
+) -> All:
+    """What `build_all` returns, once the archive of the index is written."""
+    each = [settings.for_architecture(a) for a in settings.image_architectures]
+    archives = [archive_path(one) for one in each]
+    if len(each) == 1:
+        return All(digests=tuple(digests), archive=archives[0])
+    target = index_path(settings)
+    made = index.write(archives, target, time=time, references=names)
+    return All(digests=tuple(digests), index=made, archive=target)
+
+
+def current_all(settings: Settings) -> All | None:
+    """The digests of all archives, where these are of the files as they are."""
+    each = [settings.for_architecture(a) for a in settings.image_architectures]
+    digests = [found for one in each if (found := current(one))]
+    if len(digests) < len(each):
+        return None
+    archives = [archive_path(one) for one in each]
+    if len(each) == 1:
+        return All(digests=tuple(digests), archive=archives[0])
+    target, made = index_path(settings), index.digest([*map(index.describe, archives)])
+    try:
+        if index.read_digest(target) != made:
+            return None
+    except Problem:  # Damaged or of other images: build it again.
+        return None
+    return All(digests=tuple(digests), index=made, archive=target)
 
 
 def pack(

@@ -185,6 +185,11 @@ class Settings:
         """Those with an image: `architectures`, or the one that is built."""
         return self.architectures or (self.image_architecture,)
 
+    @property
+    def locked_architectures(self) -> tuple[str, ...]:
+        """Those that the locks are for: `architectures`, or all that there are."""
+        return tuple(sorted(self.architectures or {*ARCHITECTURES.values()}))
+
     def for_architecture(self, architecture: str) -> Settings:
         """The same settings with another architecture's image to build."""
         return dataclasses.replace(self, architecture=architecture)

@@ -33,7 +33,7 @@ from containerize.lock.locks import BaseLock
 from containerize.lock.pins import WHEELS, Pin, Target, essence, pip_environment
 from containerize.pack import wheels
 from containerize.progress import Progress, step
-from containerize.settings import Settings
+from containerize.settings import Settings, this_machine
 
 _CHUNK = 1 << 18
 _TRIES = 3  # a mirror that breaks off is asked again
@@ -117,16 +117,21 @@ def _found(settings: Settings, wanted: _Wanted, own: dict[str, Path]) -> Inputs:
     )
 
 
-def fetch(settings: Settings, *, progress: Progress, offline: bool = False) -> Inputs:
+def fetch(
+    settings: Settings, *, progress: Progress, offline: bool = False, host: str = ""
+) -> Inputs:
     """The inputs, after what the cache lacks was downloaded.
 
+    For another processor than `host`, this machine's unless it is given, what compiles
+    there is fetched too (`collect_base`).
     Uses no network where it lacks nothing, nor with `offline`. Raises Superseded where
     the mirrors have dropped packages, and Problem where something cannot be had.
     """
     wanted = _wanted(settings)
     own = _own(settings)
     pins = [pin for pin in wanted.pins if _sha256(pin) not in own]
-    items: list[Pin | Package] = [*pins, *wanted.packages]
+    packages = [*wanted.packages, *_compiling(settings, wanted.base, host)]
+    items: list[Pin | Package] = [*pins, *packages]
     lacks = offline or bool(_lacking(settings.cache_dir, items))
     if lacks and not offline:
         with _locked(settings.cache_dir, progress) as cache:
@@ -134,7 +139,7 @@ def fetch(settings: Settings, *, progress: Progress, offline: bool = False) -> I
             lacked = [pin for pin in pins if pin in needed]
             if lacked:
                 _fetch_wheels(settings, cache, wanted.target, lacked, progress)
-            debs = [package for package in wanted.packages if package in needed]
+            debs = [package for package in packages if package in needed]
             if debs:
                 _fetch_packages(settings, cache, debs, progress)
     found = _checked(settings, wanted) if lacks else _found(settings, wanted, own)
@@ -143,6 +148,14 @@ def fetch(settings: Settings, *, progress: Progress, offline: bool = False) -> I
         with _locked(settings.cache_dir, progress) as cache:
             _fetch_wheels(settings, cache, None, lacking, progress)
     return found
+
+
+def _compiling(settings: Settings, base: BaseLock, host: str) -> list[Package]:
+    """The packages that a foreign image's modules are compiled with."""
+    host = host or this_machine() or settings.image_architecture
+    if settings.base_image or host == settings.image_architecture:
+        return []
+    return base.for_architecture(host)
 
 
 def collect_backend(settings: Settings) -> tuple[Wheel, ...]:

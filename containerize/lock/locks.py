@@ -166,7 +166,7 @@ def lock(settings: Settings, *, upgrade: bool, progress: Progress) -> list[str]:
         base_text = made[0].text if made else None
         targets = [
             image_target(settings, architecture, base_text)
-            for architecture in dict.fromkeys(ARCHITECTURES.values())
+            for architecture in settings.locked_architectures
         ]
         with step(progress, "resolving the requirements"):
             requirements = _make_pins(settings, image, targets, upgrade)
@@ -279,7 +279,7 @@ def _image(settings: Settings) -> _Plan:
     held = [
         sorted((k, sorted(v)) for k, v in one.items()) for one in preferred.values()
     ]
-    inputs = [*asked_for, settings.python, settings.glibc, held]
+    inputs = [*asked_for, settings.python, settings.glibc, held, *_narrowed(settings)]
     name = settings.requirements_lock_name
     return _Plan(name, source, _inputs(settings, inputs), preferred)
 
@@ -405,7 +405,15 @@ def _not_kept(
 
 def _base_inputs(settings: Settings) -> str:
     wanted = _read_wanted(settings)
-    return _digest(json.dumps([settings.suite, wanted.packages, wanted.provided]))
+    inputs = [settings.suite, wanted.packages, wanted.provided, *_narrowed(settings)]
+    return _digest(json.dumps(inputs))
+
+
+def _narrowed(settings: Settings) -> list[tuple[str, ...]]:
+    """The architectures that a lock is for, if these are not all that there are."""
+    all_there_are = {*ARCHITECTURES.values()}
+    chosen = settings.locked_architectures
+    return [chosen] if {*chosen} != all_there_are else []
 
 
 def _digest(text: str) -> str:
