@@ -166,7 +166,8 @@ def lock(settings: Settings, *, upgrade: bool, progress: Progress) -> list[str]:
         base_text = made[0].text if made else None
         targets = [
             image_target(settings, architecture, base_text)
-            for architecture in settings.locked_architectures
+            for architecture in sorted(settings.architectures)
+            or dict.fromkeys(ARCHITECTURES.values())
         ]
         with step(progress, "resolving the requirements"):
             requirements = _make_pins(settings, image, targets, upgrade)
@@ -409,11 +410,11 @@ def _base_inputs(settings: Settings) -> str:
     return _digest(json.dumps(inputs))
 
 
-def _narrowed(settings: Settings) -> list[tuple[str, ...]]:
-    """The architectures that a lock is for, if these are not all that there are."""
-    all_there_are = {*ARCHITECTURES.values()}
-    chosen = settings.locked_architectures
-    return [chosen] if {*chosen} != all_there_are else []
+def _narrowed(settings: Settings) -> list[list[str]]:
+    """The architectures that the locks are for, if these are not all that there are."""
+    chosen = sorted(settings.architectures)
+    narrowed = chosen and {*chosen} != {*ARCHITECTURES.values()}
+    return [chosen] if narrowed else []
 
 
 def _digest(text: str) -> str:
