@@ -123,6 +123,11 @@ def outputs(settings: Settings) -> list[Path]:
         *(build / name for name in ("compile_modules.py", "backend.json", "context")),
         build / disk.TURN,
         *(dist / f"{settings.image}.{kind}" for kind in ("tar", "json", "layers")),
+        dist / f"{settings.image}.provenance.json",
+        *(
+            dist / f"{settings.image}-{architecture}.cdx.json"
+            for architecture in settings.image_architectures
+        ),
     ]
 
 
