@@ -1,4 +1,4 @@
-# containerize format 2 sha256:109f7bc43301ea1497b2ad4e0fb36579
+# containerize format 3 sha256:109f7bc43301ea1497b2ad4e0fb36579
 """The daily verbs: `invoke --list` names them, `invoke --help VERB` explains one.
 
 From nothing to the app answering: init, up
