@@ -16,18 +16,18 @@ def subjects(s: Session) -> list[Subject]:
     from containerize import build as building
     from containerize.errors import Problem
     from containerize.fetch import inputs
-    from containerize.publish import subjects as held
+    from containerize.publish import subjects as images
 
     found = []
     for architecture in s.settings.image_architectures:
         settings = s.settings.for_architecture(architecture)
         archive = building.archive_path(settings)
-        subject = held.subject(settings, archive)
+        subject = images.subject(settings, archive)
         if not subject:
             using = s.engine
             fetched = inputs.fetch(settings, progress=Meter())
             building.build(settings, using, collected=fetched, on_line=say)
-            subject = held.subject(settings, archive)
+            subject = images.subject(settings, archive)
         if not subject:
             raise Problem("files changed since the build: repeat it")
         found.append(subject)
@@ -35,10 +35,10 @@ def subjects(s: Session) -> list[Subject]:
 
 
 def _dry_sbom(s: Session, **_: str) -> str:
-    from containerize.publish import evidence
+    from containerize.publish import subjects as images
 
     names = [
-        evidence.sbom_path(s.settings.for_architecture(each)).name
+        images.sbom_path(s.settings.for_architecture(each)).name
         for each in s.settings.image_architectures
     ]
     return f"Would write {', '.join(names)} to {s.settings.dist_dir}."
@@ -47,13 +47,17 @@ def _dry_sbom(s: Session, **_: str) -> str:
 @verb(_dry_sbom, help={"engine": ENGINE})
 def sbom(s: Session, engine: str = "") -> None:
     """Write to dist/ what each image holds, as CycloneDX, building it first."""
-    from containerize import disk
-    from containerize.publish import evidence
-    from containerize.publish import sbom as bills
+    import concurrent.futures
 
-    for subject in subjects(s):
-        made = bills.make(subject)
-        path = evidence.sbom_path(subject.settings)
+    from containerize import disk
+    from containerize.publish import sbom as bills
+    from containerize.publish import subjects as images
+
+    found = subjects(s)
+    with concurrent.futures.ThreadPoolExecutor() as pool:  # to unpack takes no lock
+        bill = list(pool.map(bills.make, found))
+    for subject, made in zip(found, bill, strict=True):
+        path = images.sbom_path(subject.settings)
         with disk.atomic(path) as file:
             file.write(made.content)
         say(f"sbom      {path}")
@@ -70,12 +74,12 @@ def sbom(s: Session, engine: str = "") -> None:
 def provenance(s: Session, engine: str = "") -> None:
     """Write to dist/ what the images come from, as SLSA says it; it is not signed."""
     from containerize import disk
-    from containerize.publish import evidence
     from containerize.publish import provenance as statements
+    from containerize.publish import subjects as images
 
     found = subjects(s)
     source = statements.source(s.settings, found[0].inputs)
-    path = evidence.provenance_path(s.settings)
+    path = images.provenance_path(s.settings)
     with disk.atomic(path) as file:
         file.write(statements.make(found, source))
     say(f"statement {path}")
