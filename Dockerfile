@@ -1,4 +1,4 @@
-# containerize format 2 sha256:3375967ea506230bc367247bff7f43c5
+# containerize format 3 sha256:3375967ea506230bc367247bff7f43c5
 # Built from the layers that `invoke build` packs, with no network. By hand, once
 # they are packed: docker build --network none -t NAME .
 

@@ -1,4 +1,4 @@
-# containerize format 2 sha256:27bb1ae83bf73e9cf0480dee4f1558c7
+# containerize format 3 sha256:27bb1ae83bf73e9cf0480dee4f1558c7
 """The daily verbs: `invoke --list` names them, `invoke --help VERB` explains one.
 
 From nothing to the app answering: init, up

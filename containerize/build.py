@@ -376,6 +376,9 @@ def _name_loaded(engine: Engine, digests: ImageDigests, names: Sequence[str]) ->
         for foreign in given:
             if engine.kind == "podman" and foreign.endswith(f"/library/{name}"):
                 engine.run("untag", digest, foreign, echo=False)
+            if engine.kind == "docker" and foreign == f"localhost/{name}":
+                # A containerd store takes the index's names (`canonical.names_of`).
+                engine.run("rmi", "--no-prune", foreign, echo=False)
     return loaded
 
 
