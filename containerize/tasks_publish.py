@@ -27,11 +27,13 @@ def outdated(s: Session, security: bool = False) -> None:
     with contextlib.redirect_stdout(sys.stderr):
         found = looking.find(s.settings, progress=Meter())
     if security:
-        found = found.security()
-    for line in (*found.updates, *found.known):
+        found = found.about_security()
+    for line in (*found.updates, *found.told.known):
         say(f"  {line}")
-    for text in found.untold:
+    for text in found.told.untold:
         say(text)
+    if found.failed:
+        raise Problem(found.failed)
     if not security:
         say(found.summary())
     elif names := found.names():

@@ -285,7 +285,9 @@ class _Apt:
             result.stderr,
             re.MULTILINE,
         )
-        errors = re.findall(r"^E: (.*)", result.stderr, re.MULTILINE)
+        # Of what was given up, because something else cannot be had, it tells too.
+        aborted = r"(?!.*\bTransaction .* aborted)"
+        errors = re.findall(rf"^E: {aborted}(.*)", result.stderr, re.MULTILINE)
         found = [*unmet, *signatures, *errors, f"apt exited with {result.returncode}"]
         text = str(found[0]).rstrip(".")
         for file, url in self.urls.items():

@@ -35,8 +35,11 @@ class Update:
     """Its version, or versions and where each is; empty if it is new."""
     new: str
     """As `old`; empty if it is dropped, the same if only its files are others."""
-    security: bool = False
-    """Whether Debian's security suite has a version that is newer than the old one."""
+    security: str = ""
+    """The version of Debian's security suite that the old one lacks and the new has.
+
+    It need not be the new one: the same may come by a point release, or a later one.
+    """
 
     def __str__(self) -> str:
         head = f"{self.lock}: {self.name}"
@@ -46,9 +49,12 @@ class Update:
             return f"{head} {self.old} removed"
         if self.old == self.new:
             return f"{head} {self.old}: other files of the same version"
-        return f"{head} {self.old} → {self.new}" + (
-            ", from the security suite" if self.security else ""
-        )
+        text = f"{head} {self.old} → {self.new}"
+        if not self.security:
+            return text
+        if self.security == self.new:
+            return f"{text} (from the security suite)"
+        return f"{text} (the security suite has {self.security})"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +73,17 @@ class Known:
 
 
 @dataclasses.dataclass(frozen=True)
+class Told:
+    """What the indexes say of all that is locked."""
+
+    known: tuple[Known, ...] = ()
+    advised: int = 0
+    """How many releases an index has told advisories on, or that there are none."""
+    untold: tuple[str, ...] = ()
+    """What nobody could be asked about, a line each."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Outdated:
     """What was found."""
 
@@ -75,23 +92,23 @@ class Outdated:
     rewritten: tuple[str, ...]
     """Those whose lines would be others, whatever the packages."""
     updates: tuple[Update, ...]
-    known: tuple[Known, ...]
-    advised: int
-    """How many releases an index has told advisories on, or that there are none."""
-    untold: tuple[str, ...]
-    """What nobody could be asked about, a line each."""
+    told: Told
+    failed: str
+    """Why not all is known, in one line; empty if it is."""
 
-    def security(self) -> Outdated:
+    def about_security(self) -> Outdated:
         """That of it which is known to concern security."""
+        known = tuple(one for one in self.told.known if one.security)
         return dataclasses.replace(
             self,
             updates=tuple(one for one in self.updates if one.security),
-            known=tuple(one for one in self.known if one.security),
+            told=dataclasses.replace(self.told, known=known),
         )
 
     def names(self) -> list[str]:
         """The packages that it is about."""
-        return sorted({*(u.name for u in self.updates), *(k.name for k in self.known)})
+        found = {update.name for update in self.updates}
+        return sorted(found | {known.name for known in self.told.known})
 
     def summary(self) -> str:
         """How much a relock would change, in a line."""
@@ -100,17 +117,17 @@ class Outdated:
         if not self.updates:
             names = ", ".join(self.rewritten)
             return f"A relock would rewrite {names}, with the same packages."
-        count, fixes = len(self.updates), sum(one.security for one in self.updates)
+        count, fixes = len(self.updates), len(self.about_security().updates)
         packages = f"{count} packages" if count > 1 else "1 package"
-        return f"A relock would change {packages}, {fixes} by the security suite."
+        return f"A relock would change {packages}, {fixes} for security."
 
     def clearance(self) -> str:
         """What is known to be without a security update, in a line."""
         found = []
         if locks.BASE in self.asked:
             found.append(f"the security suite has nothing newer than {locks.BASE}")
-        if self.advised:
-            found.append(f"no advisory is on the {self.advised} releases asked about")
+        if self.told.advised:
+            found.append(f"no advisory is on the {self.told.advised} releases asked of")
         text = ", and ".join(found) or "nobody could be asked about any"
         return f"No security update is known: {text}."
 
@@ -118,25 +135,46 @@ class Outdated:
 def find(settings: Settings, *, progress: Progress) -> Outdated:
     """What `lock --upgrade` would change, and what is known of what is locked.
 
-    It writes no lock. Raises Problem if the locks are not in step, if something cannot
-    be resolved, and if a mirror or an index does not answer.
+    It writes no lock. Raises Problem if the locks are not in step.
     """
     if stale := locks.check(settings):
         raise Problem("; ".join(dict.fromkeys(stale)))
-    held = locks.read_all(settings)
-    own = frozenset(locks.own_wheels(settings).values())
-    theirs = {name: [p for p in of if not p.hashes <= own] for name, of in held.items()}
+    made: list[locks.New] = []
+    told = Told()
+    failures = []
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        answer = pool.submit(_ask, [pin for of in theirs.values() for pin in of])
-        made = locks.propose(settings, upgrade=True, progress=progress)
-        told = answer.result()
+        asking = pool.submit(ask, settings)
+        try:
+            made = locks.propose(settings, upgrade=True, progress=progress)
+        except Problem as problem:
+            failures.append(f"a relock cannot be made now: {problem}")
+        try:
+            told = asking.result()
+        except Problem as problem:
+            failures.append(str(problem))
     return Outdated(
         tuple(one.name for one in made),
         tuple(one.name for one in made if one.text != _text(settings, one.name)),
         tuple(update for one in made for update in _updates(one)),
-        tuple(_known(theirs, told["releases"])),
-        sum(one["advisories"] is not None for one in told["releases"]),
-        tuple(_untold(settings, own, told)),
+        told,
+        "; ".join(failures),
+    )
+
+
+def ask(settings: Settings) -> Told:
+    """What the package indexes of pip's settings say of what is locked.
+
+    Raises Problem if a lock is not in step or an index does not answer.
+    """
+    held = locks.read_all(settings)
+    own = frozenset(locks.own_wheels(settings).values())
+    theirs = {name: [p for p in of if not p.hashes <= own] for name, of in held.items()}
+    report = _ask([pin for of in theirs.values() for pin in of])
+    releases = report["releases"]
+    return Told(
+        tuple(_known(theirs, releases)),
+        sum(one["advisories"] is not None for one in releases),
+        tuple(_untold(settings, own, report)),
     )
 
 
@@ -161,8 +199,8 @@ def _ask(pinned: Sequence[Pin]) -> dict[str, Any]:
         report: dict[str, Any] = json.loads(Path(name, "report").read_text("utf-8"))
     if report["failed"]:
         raise Problem(
-            f"the package index {report['failed']}: mend that or try again later; "
-            "what is outdated is not known without it"
+            f"the package index {report['failed']}: mend that or try again "
+            "later; what was yanked is not known without it"
         )
     return report
 
@@ -172,13 +210,8 @@ def _updates(new: locks.New) -> Iterator[Update]:
     for name in sorted({*before, *after}):
         old, now = before.get(name, []), after.get(name, [])
         if old != now:
-            yield Update(
-                new.name,
-                name,
-                _versions(old),
-                _versions(now),
-                any(_has_fix(one, now, new.fixes) for one in old),
-            )
+            fix = _fix(old, now, new.fixes)
+            yield Update(new.name, name, _versions(old), _versions(now), fix)
 
 
 def _by_name(items: Iterable[Pin | Package]) -> dict[str, list[Pin | Package]]:
@@ -205,27 +238,24 @@ def _where(one: Pin | Package) -> str:
     return ARCHITECTURES[machine[1]] if machine else one.marker
 
 
-def _has_fix(
-    old: Pin | Package,
+def _fix(
+    old: Sequence[Pin | Package],
     now: Sequence[Pin | Package],
     fixes: Mapping[tuple[str, str], tuple[str, ...]],
-) -> bool:
-    """Whether what is taken has a version of the security suite in it.
-
-    That version need not be the one that is taken: a point release may have it too,
-    or one that came after it.
-    """
-    if isinstance(old, Pin):
-        return False
+) -> str:
+    """The newest version of the security suite between the two; empty for none."""
     from debian.debian_support import NativeVersion  # which takes a while
 
-    key = old.name, old.architecture
-    newest = [NativeVersion(one.version) for one in now if _where(one) == key[1]]
-    return any(
-        NativeVersion(old.version) < NativeVersion(fix) <= max(newest)
-        for fix in fixes.get(key, ())
-        if newest
-    )
+    between = [
+        NativeVersion(fix)
+        for before in old
+        for after in now
+        if _where(before) == _where(after)
+        for fix in fixes.get((before.name, _where(before)), ())
+        if NativeVersion(before.version) < NativeVersion(fix)
+        if NativeVersion(fix) <= NativeVersion(after.version)
+    ]
+    return str(max(between, default=""))
 
 
 def _known(

@@ -138,7 +138,11 @@ def _why(error: BaseException) -> str:
         return _line(f"it answers {response.status_code} {response.reason}")
     if isinstance(error, (collector._NotHTTP, collector._NotAPIContent, ValueError)):
         return "what it answers is no page of an index"
-    return _line(str(getattr(error, "context", None) or error))
+    if context := getattr(error, "context", None):
+        return _line(str(context))
+    cause = (error.args or [error])[0]
+    # urllib3's MaxRetryError has what went wrong the last time.
+    return _line(str(getattr(cause, "reason", cause)))
 
 
 def _wheels(links: list[Link], version: str) -> list[tuple[str, str, str | None]]:
@@ -176,7 +180,7 @@ def _release(
 
 
 def main(asked: str) -> None:
-    repository = PyPIRepository(["--no-input"], "")
+    repository = PyPIRepository([], "")
     urls = dict.fromkeys(repository.finder.search_scope.index_urls)
     indexes = [Index(url.rstrip("/"), repository.session) for url in urls]
     report: dict[str, Any] = {"failed": "", "indexes": len(indexes), "releases": []}
