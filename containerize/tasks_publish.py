@@ -1,4 +1,4 @@
-"""The verbs that give an image to others, beside those of `tasks`."""
+"""The verbs that give an image to others and keep it patched."""
 
 from __future__ import annotations
 
