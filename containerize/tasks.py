@@ -139,14 +139,31 @@ def lint(s: Session) -> None:
         raise Problem("hadolint says above what to mend")
 
 
-@verb(lambda s: f"Would fetch what is missing into {s.settings.cache_dir}.")
-def fetch(s: Session) -> None:
+@verb(
+    lambda s, **_: f"Would fetch what is missing into {s.settings.cache_dir}.",
+    help={"from": "a bundle to take it from, in place of mirrors and index"},
+)
+def fetch(s: Session, from_: str = "") -> None:
     """Download what the locks name into the input cache, each file checked."""
     from containerize.fetch import inputs
+    from containerize.publish import bundle
 
-    found = inputs.fetch(s.settings, progress=Meter())
-    count = len(found.wheels) + len(found.packages)
-    say(f"All {count} inputs are in {s.settings.cache_dir}, their hashes checked.")
+    settings = s.settings
+    if from_:
+        restored = bundle.restore(settings, Path(from_).expanduser(), progress=Meter())
+        say(f"from      {from_}, of commit {restored.commit}")
+        for line in restored.told():
+            say(line)
+    found = {
+        path
+        for architecture in settings.image_architectures
+        for path in inputs.fetch(
+            settings.for_architecture(architecture),
+            progress=Meter(),
+            offline=bool(from_),
+        ).paths
+    }
+    say(f"All {len(found)} inputs are in {settings.cache_dir}, their hashes checked.")
 
 
 def _dry_build(

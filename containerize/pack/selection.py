@@ -123,6 +123,7 @@ def outputs(settings: Settings) -> list[Path]:
         *(build / name for name in ("compile_modules.py", "backend.json", "context")),
         build / disk.TURN,
         *(dist / f"{settings.image}.{kind}" for kind in ("tar", "json", "layers")),
+        dist / f"{settings.image}-bundle.tar",
     ]
 
 
