@@ -242,10 +242,10 @@ def read_choice(cache: Path, choice: Choice) -> dict[str, str]:
         found = json.loads((cache / choice.name).read_bytes())
     except (OSError, ValueError):
         return {}
-    return found if is_choice(choice, found) else {}
+    return found if is_choice(found, choice) else {}
 
 
-def is_choice(choice: Choice, found: object) -> TypeGuard[dict[str, str]]:
+def is_choice(found: object, choice: Choice) -> TypeGuard[dict[str, str]]:
     """Whether these can be the wheels of a choice: one for each of its pins."""
     if not isinstance(found, dict) or len(found) != len(choice.pins):
         return False

@@ -116,7 +116,7 @@ def write(
     if settings.base_image:
         raise Problem(
             "no bundle holds a base-image: without a registry no engine takes an "
-            "image back under its digest; keep a registry, or build on Debian's packages"
+            "image back by its digest; keep a registry, or build on Debian's packages"
         )
     path = output or default_path(settings)
     found = commit.read(settings.root)
@@ -402,5 +402,5 @@ def _remember(settings: Settings, facts: _Facts) -> None:
     """Have the cache know which tools a bundle has, so that one can be made of it."""
     for choice in inputs.choices(settings):
         found = facts.choices.get(choice.name)
-        if inputs.is_choice(choice, found):
+        if inputs.is_choice(found, choice):
             inputs.write_choice(settings.cache_dir, choice, found)

@@ -129,9 +129,7 @@ def read(root: Path) -> Commit:
         root, "show", "-s", "--no-show-signature", "--format=%ct", "HEAD"
     ).split()[-1]
     listed = _git(root, "ls-tree", "-r", "-z", "HEAD")
-    return Commit(
-        root, answer.stdout.decode().strip(), int(time), tuple(_blobs(listed))
-    )
+    return Commit(root, digest, int(time), tuple(_blobs(listed)))
 
 
 def _blobs(listed: bytes) -> Iterator[Blob]:
