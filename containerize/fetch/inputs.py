@@ -507,12 +507,11 @@ def _fetch_wheels(
     progress.done()
     shutil.rmtree(staging)
     if result.returncode:
-        essence = _pip_essence(result.stderr)
-        raise Problem(f"{essence} ({target})" if target else essence)
+        raise Problem(_pip_essence(result.stderr, target))
     return found
 
 
-def _pip_essence(stderr: str) -> str:
+def _pip_essence(stderr: str, target: Target | None) -> str:
     """The line of pip's that says what is wrong."""
     wrong = re.search(
         r"^ *(\S+)(?: from .*)?:\s+Expected sha256 (\w+)\s+Got +(\w+)", stderr, re.M
@@ -522,7 +521,7 @@ def _pip_essence(stderr: str) -> str:
             f"{wrong[1].replace('==', ' ')} on the package index is not what was "
             f"locked: expected SHA-256 {wrong[2]}, found {wrong[3]}"
         )
-    return essence(stderr)
+    return essence(stderr) + (f" ({target})" if target else "")
 
 
 def _own(settings: Settings) -> dict[str, Path]:
