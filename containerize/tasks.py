@@ -176,14 +176,27 @@ def lint(s: Session) -> None:
         raise Problem("hadolint says above what to mend")
 
 
-@verb(lambda s: f"Would fetch what is missing into {s.settings.cache_dir}.")
-def fetch(s: Session) -> None:
+@verb(
+    lambda s, **_: f"Would fetch what is missing into {s.settings.cache_dir}.",
+    help={"from": "a bundle to take it from, in place of mirrors and index"},
+)
+def fetch(s: Session, from_: str = "") -> None:
     """Download what the locks name into the input cache, each file checked."""
     from containerize.fetch import inputs
+    from containerize.publish import bundle
 
-    found = [inputs.fetch(one, progress=Meter()) for one in s.each()]
-    held = {wheel.sha256 for each in found for wheel in each.wheels}
-    held |= {package.sha256 for each in found for package, _ in each.packages}
+    if from_:
+        restored = bundle.restore(
+            s.settings, Path(from_).expanduser(), progress=Meter()
+        )
+        say(f"from      {from_}, of commit {restored.commit}")
+        for line in restored.told():
+            say(line)
+    held = {
+        path
+        for one in s.each()
+        for path in inputs.fetch(one, progress=Meter(), offline=bool(from_)).paths
+    }
     say(f"All {len(held)} inputs are in {s.settings.cache_dir}, their hashes checked.")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from containerize.terminal import Meter, megabytes, say
@@ -131,3 +132,28 @@ def provenance(s: Session, engine: str = "") -> None:
     say(f"statement {path}")
     if not source.commit:
         say(f"note      it names no commit: {source.state}")
+
+
+def _dry_bundle(s: Session, output: str = "") -> str:
+    from containerize.publish import bundle
+
+    path = Path(output).expanduser() if output else bundle.default_path(s.settings)
+    return f"Would write what the commit's images are made of to {path}."
+
+
+@verb(
+    _dry_bundle,
+    help={"output": "file to write; by default dist/IMAGE-bundle.tar"},
+)
+def bundle(s: Session, output: str = "") -> None:
+    """Write all that the commit's images are made of to one file, to build offline."""
+    from containerize.publish import bundle as bundles
+
+    path = Path(output).expanduser() if output else None
+    made = bundles.write(s.settings, path, progress=Meter())
+    say(f"bundle    {made.path}")
+    say(f"digest    {made.digest}")
+    say(f"commit    {made.commit}")
+    say(f"holds     {len(made.items)} files, {megabytes(made.size)}")
+    say(f"images    {', '.join(s.settings.image_architectures)}")
+    say(f"tools     {', '.join(made.hosts) or 'none'}")
