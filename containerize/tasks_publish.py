@@ -4,24 +4,47 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from containerize.terminal import Meter, megabytes, say
 from containerize.verbs import ENGINE, Session, verb
 
 if TYPE_CHECKING:
+    from containerize.build import All
     from containerize.publish.subjects import Subject
 
 
+def built(s: Session) -> tuple[All, list[Subject]]:
+    """The images of all architectures, built first where files have changed."""
+    from containerize import build as building
+    from containerize import tasks
+    from containerize.errors import Problem
+    from containerize.publish import subjects as images
+
+    found = building.current_all(s.settings) or tasks.build_all(s, s.engine)
+    subjects = [images.subject(one, building.archive_path(one)) for one in s.each()]
+    known = [subject for subject in subjects if subject]
+    if len(known) < len(subjects):
+        raise Problem("files changed since the build: repeat it")
+    return found, known
+
+
 def _dry_push(
-    s: Session, target: str, tag: Sequence[str] = (), engine: str = ""
+    s: Session,
+    target: str,
+    tag: Sequence[str] = (),
+    no_evidence: bool = False,
+    **_: Any,
 ) -> str:
     from containerize import build
     from containerize.publish import push as pushing
 
     wanted = pushing.targets(s.settings, target, tag)
-    archive = build.archive_path(s.settings)
-    return f"Would push {archive} to {', '.join(map(str, wanted))}."
+    several = len(s.settings.image_architectures) > 1
+    path = build.index_path if several else build.archive_path
+    beside = "" if no_evidence else ", SBOM and provenance beside it"
+    names = ", ".join(map(str, wanted))
+    return f"Would push {path(s.settings)} to {names}{beside}."
 
 
 @verb(
@@ -31,54 +54,40 @@ def _dry_push(
     help={
         "target": "REGISTRY[:PORT]/NAME to push to",
         "tag": "tag to give; can be repeated; by default those of the settings",
+        "no-evidence": "push neither SBOM nor provenance, which go beside the image",
         "engine": ENGINE,
     },
 )
-def push(s: Session, target: str, tag: list[str], engine: str = "") -> None:
+def push(
+    s: Session,
+    target: str,
+    tag: list[str],
+    no_evidence: bool = False,
+    engine: str = "",
+) -> None:
     """Push the image, unchanged, to a registry: push REGISTRY/NAME --tag T."""
-    from containerize import build
-    from containerize.fetch import inputs
+    from containerize.publish import evidence, provenance
     from containerize.publish import push as pushing
 
     wanted = pushing.targets(s.settings, target, tag)
-    found = build.current(s.settings)
-    if not found:
-        using = s.engine
-        fetched = inputs.fetch(s.settings, progress=Meter())
-        found = build.build(s.settings, using, collected=fetched, on_line=say).digests
+    found, subjects = built(s)
+    source = provenance.source(s.settings, subjects[0].inputs)
+    beside = []
+    if not no_evidence:
+        beside = evidence.attachments(subjects, source, found.index)
     done = pushing.push(
         s.settings,
-        build.archive_path(s.settings),
+        found.archive,
         wanted,
         progress=Meter(),
-        expected=found.manifest,
+        expected=found.index or found.digests[0].manifest,
+        beside=beside,
     )
+    if beside and not source.commit:
+        say(f"note      the provenance names no commit: {source.state}")
     say(f"digest    {done.reference.digest}")
     say(f"sent      {megabytes(done.sent)}")
     say(f"pull      {done.reference}")
-
-
-def subjects(s: Session) -> list[Subject]:
-    """The image of each architecture, built first where files have changed."""
-    from containerize import build as building
-    from containerize.errors import Problem
-    from containerize.fetch import inputs
-    from containerize.publish import subjects as images
-
-    found = []
-    for architecture in s.settings.image_architectures:
-        settings = s.settings.for_architecture(architecture)
-        archive = building.archive_path(settings)
-        subject = images.subject(settings, archive)
-        if not subject:
-            using = s.engine
-            fetched = inputs.fetch(settings, progress=Meter())
-            building.build(settings, using, collected=fetched, on_line=say)
-            subject = images.subject(settings, archive)
-        if not subject:
-            raise Problem("files changed since the build: repeat it")
-        found.append(subject)
-    return found
 
 
 def _dry_sbom(s: Session, **_: str) -> str:
@@ -100,7 +109,7 @@ def sbom(s: Session, engine: str = "") -> None:
     from containerize.publish import sbom as bills
     from containerize.publish import subjects as images
 
-    found = subjects(s)
+    _, found = built(s)
     with concurrent.futures.ThreadPoolExecutor() as pool:  # to unpack takes no lock
         bill = list(pool.map(bills.make, found))
     for subject, made in zip(found, bill, strict=True):
@@ -124,11 +133,11 @@ def provenance(s: Session, engine: str = "") -> None:
     from containerize.publish import provenance as statements
     from containerize.publish import subjects as images
 
-    found = subjects(s)
+    whole, found = built(s)
     source = statements.source(s.settings, found[0].inputs)
     path = images.provenance_path(s.settings)
     with disk.atomic(path) as file:
-        file.write(statements.make(found, source))
+        file.write(statements.make(found, source, whole.index))
     say(f"statement {path}")
     if not source.commit:
         say(f"note      it names no commit: {source.state}")
