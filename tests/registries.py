@@ -69,9 +69,12 @@ class Registry:
 
     def start(self, before: Sequence[str] = ()) -> Registry:
         """Start it; `before` is what its command is put behind."""
+        # Its settings are variables that begin so, as Podman's REGISTRY_AUTH_FILE does.
+        own = {k: v for k, v in os.environ.items() if not k.startswith("REGISTRY_")}
         with (self.root / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 [*before, *self.command, str(self.root / "config.yml")],
+                env=own,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
