@@ -64,7 +64,8 @@ def project(root: Path, **changes: object) -> Settings:
     """The project, whose locks are in step."""
     (root / "app").mkdir(parents=True)
     files = {
-        "pyproject.toml": '[tool.containerize]\nimage = "shop"\n',
+        "pyproject.toml": '[tool.containerize]\nimage = "shop"\n'
+        f"architectures = {list(changes.get('architectures', ['amd64']))}\n",
         "Dockerfile": "FROM scratch\n",
         "base.in": "python3.13\n",
         "requirements.in": "flask[dotenv]\n",

@@ -252,15 +252,10 @@ def test_only_images_of_the_files_as_they_are_count(project, save):
     assert current(given, joined) is None
 
 
-def test_the_images_of_several_processors_count_with_their_index(tmp_path, save):
-    both = images.project(tmp_path / "project", architectures=("amd64", "arm64"))
-    each = [both.for_architecture(name) for name in both.architectures]
-    found = [images.subject(one, save) for one in each]
-    given = list(zip(each, [one.archive for one in found], strict=True))
-    joined = both.dist_dir / "index.tar"
-    assert current(given, joined) is None
-    archives = [archive for _, archive in given]
-    digest = index.write(archives, joined, time=images.TIME, references=["shop:1"])
+def test_the_images_of_several_processors_count_with_their_index(both, save):
+    found, digest = build(both, save)
+    given = [(each.settings, each.archive) for each in found]
+    joined = both.dist_dir / "shop.tar"
     assert current(given, joined) == Images(tuple(found), joined, digest)
     whole = joined.read_bytes()
     joined.write_bytes(whole[:1000])
@@ -268,7 +263,7 @@ def test_the_images_of_several_processors_count_with_their_index(tmp_path, save)
     joined.write_bytes(whole)
     # another image than the index's, though it is of the files as they are
     more = images.app() | {"srv/app/more.py": b""}
-    images.subject(each[1], save, images.rootfs(), images.deps(), more)
+    images.subject(given[1][0], save, images.rootfs(), images.deps(), more)
     assert current(given, joined) is None
 
 
@@ -333,3 +328,68 @@ def test_each_manifest_gets_its_sbom_and_all_get_the_statement(project, save):
     assert found[0].annotations == {
         "org.opencontainers.image.created": "2025-11-23T00:00:00+00:00"
     }
+
+
+def verb(settings, *words):
+    """Run a verb in the project, where no engine answers."""
+    variables = {"CONTAINERIZE_ENGINE": "no-such-engine", "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, "-m", "containerize", *words],
+        cwd=settings.root,
+        env={"PATH": os.environ["PATH"], **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture
+def both(tmp_path):
+    return images.project(tmp_path / "project", architectures=("amd64", "arm64"))
+
+
+def build(both, save, *layers):
+    """Both images, those of arm64 with other layers if some are given, and an index."""
+    one, other = (both.for_architecture(name) for name in both.architectures)
+    found = [images.subject(one, save), images.subject(other, save, *layers)]
+    joined = both.dist_dir / "shop.tar"
+    archives = [each.archive for each in found]
+    digest = index.write(archives, joined, time=images.TIME, references=["shop:1"])
+    return found, digest
+
+
+def test_the_verbs_need_no_engine_for_what_is_built(both, save):
+    found, digest = build(both, save)
+    done = verb(both, "sbom")
+    assert (done.returncode, done.stderr) == (0, "")
+    paths = [both.dist_dir / f"shop-{name}.cdx.json" for name in both.architectures]
+    assert done.stdout.splitlines() == [f"sbom      {path}" for path in paths]
+    for path, subject in zip(paths, found, strict=True):
+        assert path.read_bytes() == sbom.make(subject).content
+    done = verb(both, "provenance")
+    path = both.dist_dir / "shop.provenance.json"
+    assert done.stdout.splitlines() == [
+        f"statement {path}",
+        f"note      it names no commit: {provenance.NO_REPOSITORY}",
+    ]
+    source = provenance.Source(provenance.NO_REPOSITORY)
+    assert path.read_bytes() == provenance.make(found, source, digest)
+
+
+def test_all_sboms_are_written_or_none(both, save):
+    root = images.rootfs()
+    del root["var/lib/dpkg/status.d/zlib1g"]
+    build(both, save, root, images.deps(), images.app())
+    done = verb(both, "sbom")
+    assert done.returncode == 1
+    [line] = done.stderr.splitlines()
+    assert line.startswith("sbom: shop-arm64.tar does not say that it holds zlib1g")
+    assert not list(both.dist_dir.glob("*.cdx.json"))
+
+
+def test_what_has_changed_is_built_first(both, save):
+    build(both, save)
+    (both.root / "app" / "__init__.py").write_text("app = 2\n")
+    done = verb(both, "sbom")
+    assert done.returncode == 1
+    assert "no-such-engine" in done.stderr
