@@ -106,6 +106,8 @@ class Settings:
     """`NAME:/path` or `./directory:/path`, each with `:options` if need be."""
     network: str = ""
     """Network of the engine that the containers join; its default one when empty."""
+    insecure_registries: tuple[str, ...] = ()
+    """Registries, as HOST or HOST:PORT, that may be spoken to without TLS."""
     commands: Mapping[str, str] = dataclasses.field(default_factory=dict, hash=False)
     """Further processes by name, each a container of its own: `NAME = "COMMAND"`."""
     memory: str = "128m"
@@ -118,9 +120,16 @@ class Settings:
     """Seconds that `stop` waits before the engine kills the container."""
 
     @property
-    def build_dir(self) -> Path:
-        """Where the packed layers go: the only files the build context lets through."""
+    def build_top(self) -> Path:
+        """Where all that is packed goes; one build at a time has it."""
         return self.root / "build"
+
+    @property
+    def build_dir(self) -> Path:
+        """Where the packed layers go, for this machine's processor all that the build
+        context of a `docker build` by hand lets through."""
+        chosen, own = self._chosen(), this_machine()
+        return self.build_top / chosen if chosen and chosen != own else self.build_top
 
     @property
     def dist_dir(self) -> Path:
@@ -158,21 +167,30 @@ class Settings:
 
         Raises Problem if none is named and this machine's is unknown.
         """
-        machine = platform.machine().lower()
-        found = self.architecture or ARCHITECTURES.get(machine)
-        if self.architectures and found not in self.architectures:
-            found = self.architectures[0]
+        found = self._chosen()
         if found is None:
+            machine = platform.machine().lower()
             raise Problem(
                 f"no image can be made for this machine's processor, {machine}: "
                 f"set {PREFIX}ARCHITECTURE to amd64 or arm64"
             )
         return found
 
+    def _chosen(self) -> str | None:
+        found = self.architecture or this_machine()
+        if self.architectures and found not in self.architectures:
+            return self.architectures[0]
+        return found
+
     @property
     def image_architectures(self) -> tuple[str, ...]:
         """Those with an image: `architectures`, or the one that is built."""
         return self.architectures or (self.image_architecture,)
+
+    @property
+    def locked_architectures(self) -> tuple[str, ...]:
+        """Those that the locks are for: `architectures`, or all that there are."""
+        return tuple(sorted(self.architectures or {*ARCHITECTURES.values()}))
 
     def for_architecture(self, architecture: str) -> Settings:
         """The same settings with another architecture's image to build."""
@@ -202,6 +220,11 @@ class Settings:
     def reference(self, tag: str | None = None) -> str:
         """`IMAGE:TAG` for a tag, by default the first of `tags`."""
         return f"{self.image}:{check_tag(tag) if tag is not None else self.tags[0]}"
+
+
+def this_machine() -> str | None:
+    """This machine's processor in OCI's terms; None for one that no image is for."""
+    return ARCHITECTURES.get(platform.machine().lower())
 
 
 def find_root(start: Path) -> Path:

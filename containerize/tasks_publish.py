@@ -2,44 +2,167 @@
 
 from __future__ import annotations
 
-import contextlib
-import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from containerize.terminal import Meter, say
-from containerize.verbs import Session, verb
+from containerize.terminal import Meter, megabytes, say
+from containerize.verbs import ENGINE, Session, verb
+
+if TYPE_CHECKING:
+    from containerize.build import All
+    from containerize.publish.subjects import Subject
+
+
+def built(s: Session) -> tuple[All, list[Subject]]:
+    """The images of all architectures, built first where files have changed."""
+    from containerize import build as building
+    from containerize import tasks
+    from containerize.errors import Problem
+    from containerize.publish import subjects as images
+
+    found = building.current_all(s.settings) or tasks.build_all(s, s.engine)
+    subjects = [images.subject(one, building.archive_path(one)) for one in s.each()]
+    known = [subject for subject in subjects if subject]
+    if len(known) < len(subjects):
+        raise Problem("files changed since the build: repeat it")
+    return found, known
+
+
+def _dry_push(
+    s: Session,
+    target: str,
+    tag: Sequence[str] = (),
+    no_evidence: bool = False,
+    **_: Any,
+) -> str:
+    from containerize import build
+    from containerize.publish import push as pushing
+
+    wanted = pushing.targets(s.settings, target, tag)
+    several = len(s.settings.image_architectures) > 1
+    path = build.index_path if several else build.archive_path
+    beside = "" if no_evidence else ", SBOM and provenance beside it"
+    names = ", ".join(map(str, wanted))
+    return f"Would push {path(s.settings)} to {names}{beside}."
 
 
 @verb(
-    lambda s, security=False: (
-        f"Would resolve the locks in {s.settings.root} and write none."
-    ),
+    _dry_push,
+    positional=["target"],
+    iterable=["tag"],
     help={
-        "security": "only what concerns security, and exit code 1 if there is any: "
-        "versions of Debian's security suite, advisories of the package index",
+        "target": "REGISTRY[:PORT]/NAME to push to",
+        "tag": "tag to give; can be repeated; by default those of the settings",
+        "no-evidence": "push neither SBOM nor provenance, which go beside the image",
+        "engine": ENGINE,
     },
 )
-def outdated(s: Session, security: bool = False) -> None:
-    """Say what `lock --upgrade` would take now, and what was yanked; writes nothing."""
-    from containerize.errors import Problem, some
-    from containerize.lock import outdated as looking
+def push(
+    s: Session,
+    target: str,
+    tag: list[str],
+    no_evidence: bool = False,
+    engine: str = "",
+) -> None:
+    """Push the image, unchanged, to a registry: push REGISTRY/NAME --tag T."""
+    from containerize.publish import evidence, provenance
+    from containerize.publish import push as pushing
 
-    # What is found is all that stdout gets.
-    with contextlib.redirect_stdout(sys.stderr):
-        found = looking.find(s.settings, progress=Meter())
-    if security:
-        found = found.about_security()
-    for line in (*found.updates, *found.told.known):
-        say(f"  {line}")
-    for text in found.told.untold:
-        say(text)
-    if found.failed:
-        raise Problem(found.failed)
-    if not security:
-        say(found.summary())
-    elif names := found.names():
-        raise Problem(
-            f"security concerns {some(names)}: run `invoke lock --upgrade`, then "
-            "`invoke outdated --security` again"
-        )
-    else:
-        say(found.clearance())
+    wanted = pushing.targets(s.settings, target, tag)
+    found, subjects = built(s)
+    source = provenance.source(s.settings, subjects[0].inputs)
+    beside = []
+    if not no_evidence:
+        beside = evidence.attachments(subjects, source, found.index)
+    done = pushing.push(
+        s.settings,
+        found.archive,
+        wanted,
+        progress=Meter(),
+        expected=found.index or found.digests[0].manifest,
+        beside=beside,
+    )
+    if beside and not source.commit:
+        say(f"note      the provenance names no commit: {source.state}")
+    say(f"digest    {done.reference.digest}")
+    say(f"sent      {megabytes(done.sent)}")
+    say(f"pull      {done.reference}")
+
+
+def _dry_sbom(s: Session, **_: str) -> str:
+    from containerize.publish import subjects as images
+
+    names = [
+        images.sbom_path(s.settings.for_architecture(each)).name
+        for each in s.settings.image_architectures
+    ]
+    return f"Would write {', '.join(names)} to {s.settings.dist_dir}."
+
+
+@verb(_dry_sbom, help={"engine": ENGINE})
+def sbom(s: Session, engine: str = "") -> None:
+    """Write to dist/ what each image holds, as CycloneDX, building it first."""
+    import concurrent.futures
+
+    from containerize import disk
+    from containerize.publish import sbom as bills
+    from containerize.publish import subjects as images
+
+    _, found = built(s)
+    with concurrent.futures.ThreadPoolExecutor() as pool:  # to unpack takes no lock
+        bill = list(pool.map(bills.make, found))
+    for subject, made in zip(found, bill, strict=True):
+        path = images.sbom_path(subject.settings)
+        with disk.atomic(path) as file:
+            file.write(made.content)
+        say(f"sbom      {path}")
+        for note in made.notes:
+            say(f"note      {note}")
+
+
+@verb(
+    lambda s, **_: (
+        f"Would write {s.settings.image}.provenance.json to {s.settings.dist_dir}."
+    ),
+    help={"engine": ENGINE},
+)
+def provenance(s: Session, engine: str = "") -> None:
+    """Write to dist/ what the images come from, as SLSA says it; it is not signed."""
+    from containerize import disk
+    from containerize.publish import provenance as statements
+    from containerize.publish import subjects as images
+
+    whole, found = built(s)
+    source = statements.source(s.settings, found[0].inputs)
+    path = images.provenance_path(s.settings)
+    with disk.atomic(path) as file:
+        file.write(statements.make(found, source, whole.index))
+    say(f"statement {path}")
+    if not source.commit:
+        say(f"note      it names no commit: {source.state}")
+
+
+def _dry_bundle(s: Session, output: str = "") -> str:
+    from containerize.publish import bundle
+
+    path = Path(output).expanduser() if output else bundle.default_path(s.settings)
+    return f"Would write what the commit's images are made of to {path}."
+
+
+@verb(
+    _dry_bundle,
+    help={"output": "file to write; by default dist/IMAGE-bundle.tar"},
+)
+def bundle(s: Session, output: str = "") -> None:
+    """Write all that the commit's images are made of to one file, to build offline."""
+    from containerize.publish import bundle as bundles
+
+    path = Path(output).expanduser() if output else None
+    made = bundles.write(s.settings, path, progress=Meter())
+    say(f"bundle    {made.path}")
+    say(f"digest    {made.digest}")
+    say(f"commit    {made.commit}")
+    say(f"holds     {len(made.items)} files, {megabytes(made.size)}")
+    say(f"images    {', '.join(s.settings.image_architectures)}")
+    say(f"tools     {', '.join(made.hosts) or 'none'}")

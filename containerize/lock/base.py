@@ -21,7 +21,7 @@ from typing import Protocol
 
 from containerize.errors import Problem
 from containerize.fetch import debianimage, mirrors
-from containerize.settings import ARCHITECTURES, Settings
+from containerize.settings import Settings
 
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
@@ -91,7 +91,7 @@ def resolve(settings: Settings, wanted: Wanted) -> Resolved:
         apt.update()
         packages: list[Package] = []
         fixes: dict[tuple[str, str], tuple[str, ...]] = {}
-        for architecture in dict.fromkeys(ARCHITECTURES.values()):
+        for architecture in settings.locked_architectures:
             chosen = apt.install(wanted, architecture)
             packages += chosen
             offered = apt.security_versions([p.name for p in chosen], architecture)
@@ -147,6 +147,7 @@ class _Apt:
         self.place = place
         self.top = top = place.top
         self.suite = settings.suite
+        self.architectures = settings.locked_architectures
         # apt tells the two forms of a keyring apart by the ending.
         ascii_armor = keyring.startswith(b"-----")
         keys = "keyring.asc" if ascii_armor else "keyring.gpg"
@@ -177,11 +178,10 @@ class _Apt:
         ]
 
     def update(self) -> None:
-        architectures = tuple(dict.fromkeys(ARCHITECTURES.values()))
-        for architecture in architectures:
+        for architecture in self.architectures:
             self.place.put(f"{architecture}/.keep", b"")
             self.place.put(f"{architecture}.status", b"")
-        result = self._run(architectures, "apt-get", "update", "--error-on=any")
+        result = self._run(self.architectures, "apt-get", "update", "--error-on=any")
         if result.returncode:
             raise Problem(
                 f"Debian's suite {self.suite} cannot be read: {self._essence(result)}"

@@ -69,11 +69,26 @@ class BaseLock:
     def for_architecture(self, architecture: str) -> list[Package]:
         return [p for p in self.packages if p.architecture == architecture]
 
+    def python(self, settings: Settings, architecture: str) -> str:
+        """The version of an architecture's Python, as Debian has it; "" if none is."""
+        names = (f"python{settings.python}", f"python{settings.python}-minimal")
+        found = (p for p in self.for_architecture(architecture) if p.name in names)
+        return next((p.version for p in found), "")
+
     def __str__(self) -> str:
         date = datetime.datetime.fromtimestamp(self.time, datetime.UTC)
         lines = [f"suite {self.suite}", f"date {date:%Y-%m-%dT%H:%M:%SZ}"]
         lines += [" ".join(dataclasses.astuple(package)) for package in self.packages]
         return "".join(f"{line}\n" for line in lines)
+
+
+def linux_hosts(architectures: Iterable[str]) -> list[Target]:
+    """The Linux hosts of these processors that tools are locked for."""
+    return [
+        pins.linux(f"{python}.0", architecture, _HOST_GLIBC)
+        for architecture in architectures
+        for python in _HOST_PYTHONS
+    ]
 
 
 def needs_base(settings: Settings) -> bool:
@@ -161,7 +176,7 @@ def propose(settings: Settings, *, upgrade: bool, progress: Progress) -> list[Ne
     file = settings.root / image.name
     tools = _tools(settings, {file: _text(file)})
     plans = [tools, _backend(settings) if settings.installs_project else None]
-    hosts = [pins.linux(f"{v}.0", "amd64", _HOST_GLIBC) for v in _HOST_PYTHONS]
+    hosts = linux_hosts(["amd64"])
     newest = f"{_HOST_PYTHONS[-1]}.0"
     hosts += [pins.linux(newest, "arm64", _HOST_GLIBC), pins.macos(newest)]
     with concurrent.futures.ThreadPoolExecutor(len(plans)) as pool:
@@ -176,7 +191,8 @@ def propose(settings: Settings, *, upgrade: bool, progress: Progress) -> list[Ne
         base_text = made[0].text if made else None
         targets = [
             image_target(settings, architecture, base_text)
-            for architecture in dict.fromkeys(ARCHITECTURES.values())
+            for architecture in sorted(settings.architectures)
+            or dict.fromkeys(ARCHITECTURES.values())
         ]
         with step(progress, "resolving the requirements"):
             requirements = _make_pins(settings, image, targets, upgrade)
@@ -284,7 +300,7 @@ class _Plan:
 def _image(settings: Settings) -> _Plan:
     """The lock of the app's requirements. Raises Problem as `pins.read_source` does."""
     source = pins.read_source(settings.root / settings.requirements)
-    service = _service()
+    service = service_requirements()
     for entry in (*source.requirements, *source.constraints):
         asked = Requirement(entry)
         for needed in map(Requirement, service):
@@ -302,7 +318,7 @@ def _image(settings: Settings) -> _Plan:
     held = [
         sorted((k, sorted(v)) for k, v in one.items()) for one in preferred.values()
     ]
-    inputs = [*asked_for, settings.python, settings.glibc, held]
+    inputs = [*asked_for, settings.python, settings.glibc, held, *_narrowed(settings)]
     name = settings.requirements_lock_name
     return _Plan(name, source, _inputs(settings, inputs), preferred)
 
@@ -329,7 +345,8 @@ def _tools(settings: Settings, new: Mapping[Path, str] | None = None) -> _Plan |
     return _Plan(name, source, inputs, hosts=True, beside=True)
 
 
-def _service() -> tuple[str, ...]:
+def service_requirements() -> tuple[str, ...]:
+    """What serves the app needs."""
     return pins.read_source(_SERVICE).requirements
 
 
@@ -436,7 +453,15 @@ def _not_kept(
 
 def _base_inputs(settings: Settings) -> str:
     wanted = _read_wanted(settings)
-    return _digest(json.dumps([settings.suite, wanted.packages, wanted.provided]))
+    inputs = [settings.suite, wanted.packages, wanted.provided, *_narrowed(settings)]
+    return _digest(json.dumps(inputs))
+
+
+def _narrowed(settings: Settings) -> list[list[str]]:
+    """The architectures that the locks are for, if these are not all that there are."""
+    chosen = sorted(settings.architectures)
+    narrowed = chosen and {*chosen} != {*ARCHITECTURES.values()}
+    return [chosen] if narrowed else []
 
 
 def _digest(text: str) -> str:

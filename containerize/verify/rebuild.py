@@ -221,7 +221,8 @@ def rebuild(
     home.chmod(0o755)
     root = home / (os.fsdecode("ein längerer Pfad".encode()) if varied else "copy")
     _copy(settings, root, varied)
-    cache = _fresh_cache(settings, home) if varied else settings.cache_dir
+    host = engine.native()
+    cache = _fresh_cache(settings, home, host) if varied else settings.cache_dir
     copied = dataclasses.replace(settings, root=root, cache=str(cache))
     tag = home.name.replace("_", "-")
     # The second process gets ready while the first one packs.
@@ -263,16 +264,20 @@ def _copy(settings: Settings, target: Path, varied: bool) -> None:
             os.utime(copy, (AHEAD, AHEAD), follow_symlinks=False)
 
 
-def _fresh_cache(settings: Settings, home: Path) -> Path:
-    """A copy of the inputs that the locks name, each hashed on the way."""
+def _fresh_cache(settings: Settings, home: Path, host: str) -> Path:
+    """A copy of the inputs that the locks name, each hashed on the way.
+
+    And of those that compile on the processor `host`.
+    """
     collected = inputs.collect(settings)
+    compiling = inputs.collect_base(settings.for_architecture(host))
     cache = home / "cache"
     cache.mkdir()
-    for path in (
+    for path in {
         *(wheel.path for wheel in collected.wheels),
-        *(path for _, path in collected.packages),
+        *(path for _, path in (*collected.packages, *compiling.packages)),
         *(wheel.path for wheel in inputs.collect_backend(settings)),
-    ):
+    }:
         shutil.copyfile(path, cache / path.name)
     return cache
 
@@ -452,7 +457,7 @@ def main() -> None:
     settings = dataclasses.replace(settings, root=Path.cwd())
     try:
         if step == "pack":
-            build.pack(settings)
+            build.pack(settings, host=engine.native())
             return
         names = build.references(settings, [tag])
         home = settings.root.parent

@@ -171,6 +171,10 @@ def test_tasks_are_found_from_below():
         (["clean"], "Would remove"),
         (["lock"], "Would resolve"),
         (["fetch"], "Would fetch"),
+        (["sbom"], r"Would write flask-introduction-\w+\.cdx\.json to "),
+        (["provenance"], r"Would write flask-introduction\.provenance\.json to "),
+        (["bundle"], "Would write what .* to .*/dist/flask-introduction-bundle.tar"),
+        (["bundle", "--output=x.tar"], "Would write what .* to x.tar"),
     ],
 )
 def test_dry_shows_and_does_nothing(clone, arguments, expected):
@@ -205,6 +209,7 @@ def test_dry_shows_and_does_nothing(clone, arguments, expected):
         (["run", "--name", "a b"], "no container name"),
         (["stop", "--name", "-x-"], "no container name"),
         (["run", "--detach", "--foreground"], "exclude each other"),
+        (["fetch", "--from", "nowhere"], "fetch: cannot read nowhere: No such file"),
     ],
 )
 def test_bad_flags_get_one_line(arguments, message):
@@ -236,6 +241,14 @@ def test_bad_settings_get_one_line(environment, message):
 def test_missing_files_get_one_line(clone, name, message):
     (clone / name).unlink()
     assert message in refused(invoke("lint", cwd=clone))
+
+
+@pytest.mark.parametrize("verb", ["sbom", "provenance"])
+def test_evidence_on_what_is_not_built_gets_one_line(clone, verb):
+    shutil.copytree(ROOT / "served", clone / "served")
+    engine = {"CONTAINERIZE_ENGINE": "no-such-engine"}
+    assert "no-such-engine" in refused(invoke(verb, cwd=clone, **engine))
+    assert not (clone / "dist").exists()
 
 
 def test_a_dockerfile_of_an_older_format_gets_one_line(clone):
