@@ -295,4 +295,4 @@ class _Apt:
         text = str(found[0]).rstrip(".")
         for file, url in self.urls.items():
             text = text.replace(file, url)
-        return text
+        return mirrors.shown(text)
