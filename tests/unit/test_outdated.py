@@ -396,6 +396,9 @@ def test_an_index_beside_another_is_asked_too(
     assert outdated.ask(sample).known == ()
     monkeypatch.setenv("PIP_EXTRA_INDEX_URL", f"{CLOSED}/simple")
     assert f"the package index {CLOSED}/simple: " in refused(sample)
+    # pip passes over it, since anybody could answer in its place.
+    monkeypatch.setenv("PIP_EXTRA_INDEX_URL", "http://index.invalid/simple")
+    assert "it is neither HTTPS nor a trusted host" in refused(sample)
 
 
 def test_an_index_that_moved_is_followed_and_a_page_for_people_is_none(
