@@ -450,7 +450,8 @@ def _download(
             break
     if not failures:
         raise FileNotFoundError
-    raise Problem(f"{_label(package)} cannot be fetched: {failures[-1]}")
+    why = mirrors.shown(failures[-1])
+    raise Problem(f"{_label(package)} cannot be fetched: {why}")
 
 
 class _BrokenOffError(Exception):
