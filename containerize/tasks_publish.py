@@ -173,3 +173,8 @@ def bundle(s: Session, output: str = "") -> None:
     say(f"holds     {len(made.items)} files, {megabytes(made.size)}")
     say(f"images    {', '.join(s.settings.image_architectures)}")
     say(f"tools     {', '.join(made.hosts) or 'none'}")
+    if not made.has_tool:
+        say(
+            "warning   this tool is not in it: name flask-containerize in tools.in, "
+            "put its wheel into wheels/ if no index has it, and lock"
+        )
