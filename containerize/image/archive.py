@@ -489,13 +489,7 @@ def open_image(path: Path) -> Iterator[Image]:
     Raises Problem where the file is no such archive, has not exactly one image, or
     a digest in it is wrong.
     """
-    try:
-        file = path.open("rb")
-    except OSError as error:
-        raise Problem(f"cannot read {path}: {error.strerror}") from None
-    with file:
-        region = Region(file, 0, os.fstat(file.fileno()).st_size)
-        files = _Files(path.name, region)
+    with open_files(path) as files:
         if "index.json" in files.regions:
             yield _oci_image(files)
         elif "manifest.json" in files.regions:
@@ -504,6 +498,18 @@ def open_image(path: Path) -> Iterator[Image]:
             raise Problem(
                 f"{path} is no image archive: it has no index.json and no manifest.json"
             )
+
+
+@contextlib.contextmanager
+def open_files(path: Path) -> Iterator[_Files]:
+    """The files of an image archive, of which nothing is checked yet."""
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise Problem(f"cannot read {path}: {error.strerror}") from None
+    with file:
+        region = Region(file, 0, os.fstat(file.fileno()).st_size)
+        yield _Files(path.name, region)
 
 
 class _Files:
