@@ -127,8 +127,10 @@ def outputs(settings: Settings) -> list[Path]:
         *(
             settings.dist_dir / f"{name}.{kind}"
             for name in images
-            for kind in ("tar", "json", "layers")
+            for kind in ("tar", "json", "layers", "cdx.json")
         ),
+        settings.dist_dir / f"{settings.image}.push.json",
+        settings.dist_dir / f"{settings.image}.provenance.json",
     ]
 
 
