@@ -170,6 +170,7 @@ def test_tasks_are_found_from_below():
         (["logs", "--follow"], "docker logs --follow flask-introduction"),
         (["clean"], "Would remove"),
         (["lock"], "Would resolve"),
+        (["outdated"], "Would resolve the locks in .* and write none"),
         (["fetch"], "Would fetch"),
         (["sbom"], r"Would write flask-introduction-\w+\.cdx\.json to "),
         (["provenance"], r"Would write flask-introduction\.provenance\.json to "),
