@@ -106,6 +106,8 @@ class Settings:
     """`NAME:/path` or `./directory:/path`, each with `:options` if need be."""
     network: str = ""
     """Network of the engine that the containers join; its default one when empty."""
+    insecure_registries: tuple[str, ...] = ()
+    """Registries, as HOST or HOST:PORT, that may be spoken to without TLS."""
     commands: Mapping[str, str] = dataclasses.field(default_factory=dict, hash=False)
     """Further processes by name, each a container of its own: `NAME = "COMMAND"`."""
     memory: str = "128m"

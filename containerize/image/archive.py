@@ -489,13 +489,7 @@ def open_image(path: Path) -> Iterator[Image]:
     Raises Problem where the file is no such archive, has not exactly one image, or
     a digest in it is wrong.
     """
-    try:
-        file = path.open("rb")
-    except OSError as error:
-        raise Problem(f"cannot read {path}: {error.strerror}") from None
-    with file:
-        region = Region(file, 0, os.fstat(file.fileno()).st_size)
-        files = _Files(path.name, region)
+    with open_files(path) as files:
         if "index.json" in files.regions:
             yield _oci_image(files)
         elif "manifest.json" in files.regions:
@@ -506,7 +500,19 @@ def open_image(path: Path) -> Iterator[Image]:
             )
 
 
-class _Files:
+@contextlib.contextmanager
+def open_files(path: Path) -> Iterator[Files]:
+    """The files of an image archive, of which nothing is checked yet."""
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise Problem(f"cannot read {path}: {error.strerror}") from None
+    with file:
+        region = Region(file, 0, os.fstat(file.fileno()).st_size)
+        yield Files(path.name, region)
+
+
+class Files:
     """The files of an image archive by path."""
 
     def __init__(self, name: str, region: Region) -> None:
@@ -609,7 +615,7 @@ class _Files:
         return found
 
 
-def _oci_image(files: _Files) -> Image:
+def _oci_image(files: Files) -> Image:
     found = _manifests(files, "index.json", files.json("index.json"))
     if len(found) != 1:
         raise Problem(f"{files.name} has {len(found)} images: save one")
@@ -630,7 +636,7 @@ def _oci_image(files: _Files) -> Image:
     return Image(config, config_digest, digest, tuple(blobs), files.limit)
 
 
-def _manifests(files: _Files, where: str, index: Any, depth: int = 0) -> dict[str, str]:
+def _manifests(files: Files, where: str, index: Any, depth: int = 0) -> dict[str, str]:
     """The images' manifests below an index: digest and path.
 
     BuildKit puts a build's attestations beside the image; they are left out.
@@ -654,7 +660,7 @@ def _manifests(files: _Files, where: str, index: Any, depth: int = 0) -> dict[st
     return found
 
 
-def _docker_image(files: _Files) -> Image:
+def _docker_image(files: Files) -> Image:
     where = "manifest.json"
     images = files.json(where)
     if not isinstance(images, list) or len(images) != 1:

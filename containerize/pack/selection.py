@@ -129,6 +129,7 @@ def outputs(settings: Settings) -> list[Path]:
             for name in images
             for kind in ("tar", "json", "layers")
         ),
+        settings.dist_dir / f"{settings.image}.push.json",
     ]
 
 
