@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,8 +11,11 @@ from containerize.errors import Problem
 from containerize.image.archive import DIGEST
 from containerize.progress import Progress
 from containerize.settings import Settings
-from containerize.verify import expected, pushed, running
+from containerize.verify import expected, pushed, running, service
 from containerize.verify.expected import Target
+
+# Of a container or a service (dockerd's RestrictedNameChars).
+_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 
 
 def find(
@@ -44,9 +48,12 @@ def find(
     if file:
         return expected.archive(settings, text)
     if "/" in text:
-        return pushed.find(settings, text, progress=progress)
-    if found := running.find(settings, engines, text):
-        return found
+        return pushed.find(settings, text, progress=progress).target
+    if _NAME.fullmatch(text):
+        found = running.find(settings, engines, text)
+        found = found or service.find(settings, engines, text, progress=progress)
+        if found:
+            return found
     kinds = " and ".join(dict.fromkeys(engine.kind for engine in engines))
     raise Problem(
         f"{text} is no file and no digest, and {kinds or 'no engine'} has no container "

@@ -49,7 +49,6 @@ MOVING = frozenset(
 PASSING = ("tmp", "var/tmp", "run")
 """Where programs keep what no other run of theirs needs (FHS 3.0)."""
 
-_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 _ALIVE = ("running", "paused", "restarting")
 _LINKS = 40  # symbolic links that a path leads through, as Linux has it
 _CODE = re.compile(rb"\.(py|pyc|pth|so)$|\.so\.")
@@ -68,25 +67,18 @@ class Launch:
 
 
 def find(settings: Settings, engines: Sequence[Engine], name: str) -> Target | None:
-    """What the container or the service of that name, or ID, runs; None without one.
+    """What the container of that name, or ID, runs; None without one.
 
-    A container goes before a service. Raises Problem where it does not run, and where
-    its image is not one of this project.
+    The first engine that has one is asked. Raises Problem where it does not run, and
+    where its image is not one of this project.
     """
-    if not _NAME.fullmatch(name):
-        return None
     for engine in engines:
-        if found := _inspect(engine, "container", name):
+        if found := inspect(engine, "container", name):
             return _container(settings, engine, name, found)
-    for engine in engines:
-        if engine.kind == "docker" and (found := _inspect(engine, "service", name)):
-            from containerize.verify import service
-
-            return service.target(settings, engine, name, found)
     return None
 
 
-def _inspect(engine: Engine, kind: str, name: str) -> dict[str, Any] | None:
+def inspect(engine: Engine, kind: str, name: str) -> dict[str, Any] | None:
     """What an engine says of a thing of its; None if there is none."""
     answer = engine.run(kind, "inspect", name, check=False, echo=False)
     if answer.returncode == 0:
@@ -129,7 +121,7 @@ def image(
     Raises Problem where it is not one of this project's.
     """
     identity = "sha256:" + str(found["Image"]).removeprefix("sha256:")
-    held = _inspect(engine, "image", identity)
+    held = inspect(engine, "image", identity)
     if held is None:
         raise Problem(f"{title}: its image {identity} is gone from {engine.kind}")
     config = held["Config"] or {}
