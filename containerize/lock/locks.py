@@ -261,7 +261,7 @@ class _Plan:
 def _image(settings: Settings) -> _Plan:
     """The lock of the app's requirements. Raises Problem as `pins.read_source` does."""
     source = pins.read_source(settings.root / settings.requirements)
-    service = _service()
+    service = service_requirements()
     for entry in (*source.requirements, *source.constraints):
         asked = Requirement(entry)
         for needed in map(Requirement, service):
@@ -306,7 +306,8 @@ def _tools(settings: Settings, new: Mapping[Path, str] | None = None) -> _Plan |
     return _Plan(name, source, inputs, hosts=True, beside=True)
 
 
-def _service() -> tuple[str, ...]:
+def service_requirements() -> tuple[str, ...]:
+    """What serves the app needs."""
     return pins.read_source(_SERVICE).requirements
 
 

@@ -130,6 +130,8 @@ def outputs(settings: Settings) -> list[Path]:
             for kind in ("tar", "json", "layers")
         ),
         settings.dist_dir / f"{settings.image}.push.json",
+        settings.dist_dir / f"{settings.image}.provenance.json",
+        *(settings.dist_dir / f"{name}.cdx.json" for name in images[1:]),
     ]
 
 

@@ -171,6 +171,8 @@ def test_tasks_are_found_from_below():
         (["clean"], "Would remove"),
         (["lock"], "Would resolve"),
         (["fetch"], "Would fetch"),
+        (["sbom"], r"Would write flask-introduction-\w+\.cdx\.json to "),
+        (["provenance"], r"Would write flask-introduction\.provenance\.json to "),
     ],
 )
 def test_dry_shows_and_does_nothing(clone, arguments, expected):
@@ -236,6 +238,14 @@ def test_bad_settings_get_one_line(environment, message):
 def test_missing_files_get_one_line(clone, name, message):
     (clone / name).unlink()
     assert message in refused(invoke("lint", cwd=clone))
+
+
+@pytest.mark.parametrize("verb", ["sbom", "provenance"])
+def test_evidence_on_what_is_not_built_gets_one_line(clone, verb):
+    shutil.copytree(ROOT / "served", clone / "served")
+    engine = {"CONTAINERIZE_ENGINE": "no-such-engine"}
+    assert "no-such-engine" in refused(invoke(verb, cwd=clone, **engine))
+    assert not (clone / "dist").exists()
 
 
 def test_a_dockerfile_of_an_older_format_gets_one_line(clone):
