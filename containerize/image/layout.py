@@ -1,4 +1,4 @@
-"""What an index of anyone's names, and archives of one image put together from parts."""
+"""What an index of anyone's names, and archives of one image, made of parts."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def take(path: Path, manifest: str, target: Path) -> None:
 
 
 def write(target: Path, manifest: bytes, blobs: Mapping[str, Region]) -> None:
-    """Write an OCI archive of one image: its manifest, and by digest what that names."""
+    """Write an OCI archive of an image: its manifest, and by digest what that names."""
     digest = f"sha256:{hashlib.sha256(manifest).hexdigest()}"
     root = {"mediaType": index.MANIFEST, "digest": digest, "size": len(manifest)}
     texts = {

@@ -30,8 +30,8 @@ class Whole:
         alike = not lines and all(verdict.equal for verdict in self.verdicts)
         if alike and self.target.index not in ("", self.index):
             lines.append(
-                f"its index, {self.target.index}, is not {self.index or 'one of ours'}, "
-                "though its images are equal: another program may have written it"
+                f"its index is not {self.index or 'one of ours'}, and its images are "
+                "equal: another program may have written it"
             )
         return tuple(lines)
 

@@ -36,7 +36,7 @@ class Expected:
     """Of its manifest or its config; empty if none is known."""
     archive: Path | None = None
     """An archive of it, if there is one."""
-    look: Callable[[Built], Expected] | None = None
+    look: Callable[[Expected, Built], Expected] | None = None
     """Gets such an archive; asked only if the rebuild is another image."""
     changed: tuple[str, ...] = ()
     """Inputs that are others than those it comes from, as far as these are known."""
@@ -72,7 +72,8 @@ def golden(settings: Settings, file: str = "", *, every: bool = False) -> Target
     known = record.read_golden(path) if file or path.is_file() else {}
     images = []
     for architecture in wanted:
-        facts, changed = known.get(architecture, {}), ()
+        facts = known.get(architecture, {})
+        changed: tuple[str, ...] = ()
         if facts:
             check_format(name, facts.get("format", 0), "`invoke digest --save`")
             one = settings.for_architecture(architecture)
@@ -124,16 +125,17 @@ def archive(settings: Settings, file: str) -> Target:
         return Target(name=file, images=(one,))
 
     def make(entry: layout.Entry) -> Expected:
-        expected = Expected(
-            name=file, architecture=entry.architecture, digest=entry.digest
-        )
-
-        def look(built: Built) -> Expected:
+        def look(expected: Expected, built: Built) -> Expected:
             target = built.scratch / "expected.tar"
             layout.take(path, entry.digest, target)
             return dataclasses.replace(expected, archive=target)
 
-        return dataclasses.replace(expected, look=look)
+        return Expected(
+            name=file,
+            architecture=entry.architecture,
+            digest=entry.digest,
+            look=look,
+        )
 
     return of_index(settings, file, found, make)
 

@@ -1,4 +1,4 @@
-"""An image in a registry, as what a checkout must rebuild; what was pushed beside it."""
+"""An image in a registry, as what a checkout must rebuild, and what is beside it."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from containerize.image.known import blobs
 from containerize.pack import sources
 from containerize.progress import Progress, step
 from containerize.publish import provenance, reference
+from containerize.publish.provenance import Source
 from containerize.publish.registry import Manifest, Repository
 from containerize.settings import Settings
 from containerize.verify import expected as naming
@@ -202,16 +203,16 @@ def _odd(image: Image) -> tuple[str, ...]:
 
 def _expected(settings: Settings, image: Image, progress: Progress) -> Expected:
     naming.check_project(settings, image.launch.get("Labels") or {}, image.name)
-    expected = Expected(
+
+    def look(expected: Expected, built: Built) -> Expected:
+        return dataclasses.replace(expected, archive=_pull(image, built, progress))
+
+    return Expected(
         name=image.name,
         architecture=str(image.about["architecture"]),
         digest=image.manifest.digest,
+        look=look,
     )
-
-    def look(built: Built) -> Expected:
-        return dataclasses.replace(expected, archive=_pull(image, built, progress))
-
-    return dataclasses.replace(expected, look=look)
 
 
 def _pull(image: Image, built: Built, progress: Progress) -> Path:
@@ -275,15 +276,16 @@ def _with_provenance(settings: Settings, pushed: Pushed, digest: str) -> Pushed:
     except Problem as problem:
         said = f"the provenance of {name} cannot be read ({problem})"
         return _noted(pushed, f"{said}: what it was built from is not known")
+    here = provenance.source(settings, record.inputs(settings))
     wanted, line = [], ""
-    for one in pushed.target.images:
-        manifest = pushed.images[one.architecture].manifest.digest
-        if facts := _facts(settings, statements, manifest):
+    for each in pushed.target.images:
+        one, manifest = each, pushed.images[each.architecture].manifest.digest
+        if facts := _facts(statements, manifest, here):
             made_by = facts.inputs.get("containerize format")
             naming.check_format(name, made_by, "build and push it with this one")
-            line = _commits(settings, name, facts.source)
-            here = settings.for_architecture(one.architecture)
-            changed = record.changes(here, {"inputs": facts.inputs})
+            line = _commits(settings, name, facts.source, here)
+            mine = settings.for_architecture(one.architecture)
+            changed = record.changes(mine, {"inputs": facts.inputs})
             one = dataclasses.replace(one, changed=tuple(changed))
         wanted.append(one)
     line = line or (
@@ -303,7 +305,7 @@ def _noted(pushed: Pushed, line: str) -> Pushed:
 
 def _statements(repository: Repository, digest: str) -> list[bytes]:
     """The in-toto statements among the referrers of a manifest or an index."""
-    found = []
+    found: list[bytes] = []
     for each in repository.referrers(digest):
         if each.get("artifactType") == provenance.MEDIA_TYPE:
             content = repository.read_manifest(str(each.get("digest"))).json()
@@ -315,20 +317,19 @@ def _statements(repository: Repository, digest: str) -> list[bytes]:
 
 
 def _facts(
-    settings: Settings, statements: Sequence[bytes], manifest: str
+    statements: Sequence[bytes], manifest: str, here: Source
 ) -> provenance.Facts | None:
     """What is said of an image: by the statement of this commit, or the last one."""
-    here, found = provenance.source(settings), []
+    found: list[provenance.Facts] = []
     for each in statements:
         with contextlib.suppress(Problem):  # another tool's, or of other images
             found.append(provenance.read(each, manifest))
     ours = [facts for facts in found if facts.source == here]
-    return (ours or found or [None])[-1]
+    return next(reversed(ours or found), None)
 
 
-def _commits(settings: Settings, name: str, source: provenance.Source) -> str:
+def _commits(settings: Settings, name: str, source: Source, here: Source) -> str:
     """Which commit an image says that it is of, and which one this checkout is at."""
-    here = provenance.source(settings)
     built = f"commit {source.commit[:12]}" if source.commit else source.state
     said = f"{name} was built from {built}, as its provenance says, which is not signed"
     if here == source and here.commit:

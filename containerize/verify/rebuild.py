@@ -171,7 +171,7 @@ def _judged(
         return verdict
     if wanted.digest not in _names(digests) and wanted.look:
         built = Built(digests=digests, archive=first.archive, scratch=scratch)
-        wanted = wanted.look(built)
+        wanted = wanted.look(wanted, built)
     verdict = dataclasses.replace(
         verdict,
         expected=wanted.name,

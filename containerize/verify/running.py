@@ -132,14 +132,17 @@ def image(
         raise Problem(f"{title}: {problem}")
     # A containerd store's ID may be that of an index; since Docker 28 it says more.
     manifest = (found.get("ImageManifestDescriptor") or {}).get("digest")
-    expected = Expected(
-        name=title, architecture=architecture, digest=manifest or identity
-    )
 
-    def look(built: Built) -> Expected:
+    def look(expected: Expected, built: Built) -> Expected:
         return _saved(engine, identity, expected, built)
 
-    return dataclasses.replace(expected, look=look), config
+    expected = Expected(
+        name=title,
+        architecture=architecture,
+        digest=manifest or identity,
+        look=look,
+    )
+    return expected, config
 
 
 def _saved(engine: Engine, identity: str, expected: Expected, built: Built) -> Expected:

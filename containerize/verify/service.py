@@ -1,4 +1,4 @@
-"""What a Swarm service runs: its image, its tasks, and what it sets beside the image."""
+"""What a Swarm service runs: its image, its tasks, and what it sets besides."""
 
 from __future__ import annotations
 
