@@ -26,7 +26,7 @@ class Whole:
     def unlike(self) -> tuple[str, ...]:
         """What is not equal, the bytes of images aside, a line each."""
         lines = [line for verdict in self.verdicts for line in verdict.besides]
-        lines += self.target.unlike
+        lines = [*dict.fromkeys(lines), *self.target.unlike]
         alike = not lines and all(verdict.equal for verdict in self.verdicts)
         if alike and self.target.index not in ("", self.index):
             lines.append(
@@ -45,7 +45,9 @@ class Whole:
     @property
     def words(self) -> str:
         """What is equal, of what, by which digest; or what is not."""
-        name = self.target.name
+        name, first = self.target.name, self.verdicts[0]
+        if first.expected == rebuild.FIRST:
+            name = rebuild.FIRST
         if self.equal:
             found = self.verdicts[-1:] if self.target.either else self.verdicts
             parts = [
@@ -53,19 +55,15 @@ class Whole:
             ]
             if self.index and self.target.index == self.index:
                 parts.append(f"index {self.index}")
-            return f"Equal to {self.verdicts[0].expected}: {'; '.join(parts)}"
+            return f"Equal to {name}: {'; '.join(parts)}"
         others = [verdict for verdict in self.verdicts if not verdict.equal]
         if self.target.either:
-            return f"no image here is {name}, and no index of them"
+            return f"no image of this checkout is {name}, and their index is not"
         if not others:
-            return (
-                f"the image is that of {name}, but {name} is not that alone: see above"
-            )
+            return f"the image is that of {name}, which is not that alone: see above"
         if len(self.verdicts) == 1:
-            [one] = others
-            if one.expected == one.digest:
-                return f"the image is not {one.digest}"
-            return f"the image is not that of {one.expected}, {one.digest}"
+            said = f"the image is not that of {name}, {first.digest}"
+            return f"the image is not {name}" if name == first.digest else said
         named = [f"linux/{one.architecture} is not {one.digest}" for one in others]
         return f"the images are not those of {name}: {'; '.join(named)}"
 

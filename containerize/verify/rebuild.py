@@ -53,6 +53,9 @@ NOISE = (
 )
 """Variables that a varied rebuild has besides, all of them 1."""
 
+FIRST = "the first rebuild"
+"""What others are compared with where nothing else is given."""
+
 NOBODY = 65534
 """The user that packs the layers in a varied rebuild of root's."""
 
@@ -159,7 +162,7 @@ def _judged(
     first, digests = rebuilds[0], rebuilds[0].digests
     verdict = Verdict(
         tuple(rebuilds),
-        "the first rebuild",
+        FIRST,
         digests.manifest,
         architecture=wanted.architecture,
     )

@@ -107,8 +107,9 @@ def _container(
 
     def besides(made: Path) -> list[str]:
         tree = read_tree(made)
-        lines = differences(settings, launched(found), config, tree)
-        return lines + changes(engine, found, tree)
+        launch = launched(found)
+        lines = differences(settings, launch, config, tree)
+        return lines + changes(engine, found, launch, tree)
 
     return Target(name=title, images=(expected,), besides=besides)
 
@@ -316,15 +317,21 @@ def read_tree(made: Path) -> dict[bytes, Entry]:
 
 
 def changes(
-    engine: Engine, found: Mapping[str, Any], tree: Mapping[bytes, Entry]
+    engine: Engine,
+    found: Mapping[str, Any],
+    launch: Launch,
+    tree: Mapping[bytes, Entry],
 ) -> list[str]:
-    """That files are changed in a container itself, if they are."""
+    """That files are changed in a container itself, if they are.
+
+    Where `launch` has something mounted, engines leave a place for it.
+    """
     # Podman 4.3 shows an image's last layer here, and nothing can be written there.
     if found["HostConfig"].get("ReadonlyRootfs"):
         return []
     answer = engine.run("diff", found["Id"], echo=False)
     lines = [line.partition(" ") for line in answer.stdout.splitlines()]
-    mounts = [_resolved(place, tree) for place in launched(found).mounts]
+    mounts = [_resolved(place, tree) for place in launch.mounts]
     paths = sorted(
         path
         for kind, _, text in lines

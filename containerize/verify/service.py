@@ -56,17 +56,16 @@ def _target(
         target, configs = read.target, [one.launch for one in read.images.values()]
         name = f"{title}, {image}"
     else:
-        target, config = _of_containers(settings, engine, title, own, tasks)
-        name, configs = title, [config]
-    launches = [(launched(spec, config), config) for config in configs[:1]]
+        target, about = _of_containers(settings, engine, title, own, tasks)
+        name, configs = title, [about]
+    config = configs[0]  # of one build, and so are the others'
+    launch = launched(spec, config)
 
     def besides(made: Path) -> list[str]:
         tree = running.read_tree(made)
-        lines: list[str] = []
-        for launch, config in launches:
-            lines += running.differences(settings, launch, config, tree)
+        lines = running.differences(settings, launch, config, tree)
         for container in own:
-            lines += running.changes(engine, container, tree)
+            lines += running.changes(engine, container, launch, tree)
         return lines
 
     state = str((found.get("UpdateStatus") or {}).get("State") or "completed")
