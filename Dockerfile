@@ -1,4 +1,4 @@
-# containerize format 3 sha256:0601c94a6fde4f71170eb3b2d50182f2
+# containerize format 3 sha256:8d7c194b1253f47d5589d707780bb318
 # Built from the layers that `invoke build` packs, with no network. By hand, once
 # they are packed: docker build --network none -t NAME .
 
@@ -37,6 +37,7 @@ ADD build/rootfs.tar /
 FROM ${COMPILER} AS compiler
 ARG TREE=/tmp
 ENV PYTHONHASHSEED=0 PYTHONPATH=
+HEALTHCHECK NONE
 COPY build/compile_modules.py /tmp/
 COPY --from=base ${TREE} /tmp/image/
 

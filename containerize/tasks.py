@@ -88,6 +88,42 @@ def lock(s: Session, upgrade: bool = False, check: bool = False) -> None:
     say("The locks are in step with their inputs.")
 
 
+@verb(
+    lambda s, security=False: (
+        f"Would resolve the locks in {s.settings.root} and write none."
+    ),
+    help={
+        "security": "only what concerns security, and exit code 1 if there is any: "
+        "versions of Debian's security suite, advisories of the package index",
+    },
+)
+def outdated(s: Session, security: bool = False) -> None:
+    """Say what `lock --upgrade` would take now, and what was yanked; writes nothing."""
+    from containerize.errors import Problem, some
+    from containerize.lock import outdated as looking
+
+    # What is found is all that stdout gets.
+    with contextlib.redirect_stdout(sys.stderr):
+        found = looking.find(s.settings, progress=Meter())
+    if security:
+        found = found.about_security()
+    for line in (*found.updates, *found.told.known):
+        say(f"  {line}")
+    for text in found.told.untold:
+        say(text)
+    if found.failed:
+        raise Problem(found.failed)
+    if not security:
+        say(found.summary())
+    elif names := found.names():
+        raise Problem(
+            f"security concerns {some(names)}: run `invoke lock --upgrade`, then "
+            "`invoke outdated --security` again"
+        )
+    else:
+        say(found.clearance())
+
+
 def refresh(settings: Settings) -> None:
     """Rewrite what an older format of the tool made and nobody edited."""
     import containerize
@@ -140,14 +176,27 @@ def lint(s: Session) -> None:
         raise Problem("hadolint says above what to mend")
 
 
-@verb(lambda s: f"Would fetch what is missing into {s.settings.cache_dir}.")
-def fetch(s: Session) -> None:
+@verb(
+    lambda s, **_: f"Would fetch what is missing into {s.settings.cache_dir}.",
+    help={"from": "a bundle to take it from, in place of mirrors and index"},
+)
+def fetch(s: Session, from_: str = "") -> None:
     """Download what the locks name into the input cache, each file checked."""
     from containerize.fetch import inputs
+    from containerize.publish import bundle
 
-    found = [inputs.fetch(one, progress=Meter()) for one in s.each()]
-    held = {wheel.sha256 for each in found for wheel in each.wheels}
-    held |= {package.sha256 for each in found for package, _ in each.packages}
+    if from_:
+        restored = bundle.restore(
+            s.settings, Path(from_).expanduser(), progress=Meter()
+        )
+        say(f"from      {from_}, of commit {restored.commit}")
+        for line in restored.told():
+            say(line)
+    held = {
+        path
+        for one in s.each()
+        for path in inputs.fetch(one, progress=Meter(), offline=bool(from_)).paths
+    }
     say(f"All {len(held)} inputs are in {s.settings.cache_dir}, their hashes checked.")
 
 

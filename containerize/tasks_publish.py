@@ -1,26 +1,50 @@
-"""The verbs that give an image to others, beside those of `tasks`."""
+"""The verbs that give an image to others and keep it patched."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from containerize.terminal import Meter, megabytes, say
 from containerize.verbs import ENGINE, Session, verb
 
 if TYPE_CHECKING:
+    from containerize.build import All
     from containerize.publish.subjects import Subject
 
 
+def built(s: Session) -> tuple[All, list[Subject]]:
+    """The images of all architectures, built first where files have changed."""
+    from containerize import build as building
+    from containerize import tasks
+    from containerize.errors import Problem
+    from containerize.publish import subjects as images
+
+    found = building.current_all(s.settings) or tasks.build_all(s, s.engine)
+    subjects = [images.subject(one, building.archive_path(one)) for one in s.each()]
+    known = [subject for subject in subjects if subject]
+    if len(known) < len(subjects):
+        raise Problem("files changed since the build: repeat it")
+    return found, known
+
+
 def _dry_push(
-    s: Session, target: str, tag: Sequence[str] = (), engine: str = ""
+    s: Session,
+    target: str,
+    tag: Sequence[str] = (),
+    no_evidence: bool = False,
+    **_: Any,
 ) -> str:
     from containerize import build
     from containerize.publish import push as pushing
 
     wanted = pushing.targets(s.settings, target, tag)
-    archive = build.archive_path(s.settings)
-    return f"Would push {archive} to {', '.join(map(str, wanted))}."
+    several = len(s.settings.image_architectures) > 1
+    path = build.index_path if several else build.archive_path
+    beside = "" if no_evidence else ", SBOM and provenance beside it"
+    names = ", ".join(map(str, wanted))
+    return f"Would push {path(s.settings)} to {names}{beside}."
 
 
 @verb(
@@ -30,61 +54,47 @@ def _dry_push(
     help={
         "target": "REGISTRY[:PORT]/NAME to push to",
         "tag": "tag to give; can be repeated; by default those of the settings",
+        "no-evidence": "push neither SBOM nor provenance, which go beside the image",
         "engine": ENGINE,
     },
 )
-def push(s: Session, target: str, tag: list[str], engine: str = "") -> None:
+def push(
+    s: Session,
+    target: str,
+    tag: list[str],
+    no_evidence: bool = False,
+    engine: str = "",
+) -> None:
     """Push the image, unchanged, to a registry: push REGISTRY/NAME --tag T."""
-    from containerize import build
-    from containerize.fetch import inputs
+    from containerize.publish import evidence, provenance
     from containerize.publish import push as pushing
 
     wanted = pushing.targets(s.settings, target, tag)
-    found = build.current(s.settings)
-    if not found:
-        using = s.engine
-        fetched = inputs.fetch(s.settings, progress=Meter())
-        found = build.build(s.settings, using, collected=fetched, on_line=say).digests
+    found, subjects = built(s)
+    source = provenance.source(s.settings, subjects[0].inputs)
+    beside = []
+    if not no_evidence:
+        beside = evidence.attachments(subjects, source, found.index)
     done = pushing.push(
         s.settings,
-        build.archive_path(s.settings),
+        found.archive,
         wanted,
         progress=Meter(),
-        expected=found.manifest,
+        expected=found.index or found.digests[0].manifest,
+        beside=beside,
     )
+    if beside and not source.commit:
+        say(f"note      the provenance names no commit: {source.state}")
     say(f"digest    {done.reference.digest}")
     say(f"sent      {megabytes(done.sent)}")
     say(f"pull      {done.reference}")
 
 
-def subjects(s: Session) -> list[Subject]:
-    """The image of each architecture, built first where files have changed."""
-    from containerize import build as building
-    from containerize.errors import Problem
-    from containerize.fetch import inputs
-    from containerize.publish import subjects as held
-
-    found = []
-    for architecture in s.settings.image_architectures:
-        settings = s.settings.for_architecture(architecture)
-        archive = building.archive_path(settings)
-        subject = held.subject(settings, archive)
-        if not subject:
-            using = s.engine
-            fetched = inputs.fetch(settings, progress=Meter())
-            building.build(settings, using, collected=fetched, on_line=say)
-            subject = held.subject(settings, archive)
-        if not subject:
-            raise Problem("files changed since the build: repeat it")
-        found.append(subject)
-    return found
-
-
 def _dry_sbom(s: Session, **_: str) -> str:
-    from containerize.publish import evidence
+    from containerize.publish import subjects as images
 
     names = [
-        evidence.sbom_path(s.settings.for_architecture(each)).name
+        images.sbom_path(s.settings.for_architecture(each)).name
         for each in s.settings.image_architectures
     ]
     return f"Would write {', '.join(names)} to {s.settings.dist_dir}."
@@ -93,13 +103,17 @@ def _dry_sbom(s: Session, **_: str) -> str:
 @verb(_dry_sbom, help={"engine": ENGINE})
 def sbom(s: Session, engine: str = "") -> None:
     """Write to dist/ what each image holds, as CycloneDX, building it first."""
-    from containerize import disk
-    from containerize.publish import evidence
-    from containerize.publish import sbom as bills
+    import concurrent.futures
 
-    for subject in subjects(s):
-        made = bills.make(subject)
-        path = evidence.sbom_path(subject.settings)
+    from containerize import disk
+    from containerize.publish import sbom as bills
+    from containerize.publish import subjects as images
+
+    _, found = built(s)
+    with concurrent.futures.ThreadPoolExecutor() as pool:  # to unpack takes no lock
+        bill = list(pool.map(bills.make, found))
+    for subject, made in zip(found, bill, strict=True):
+        path = images.sbom_path(subject.settings)
         with disk.atomic(path) as file:
             file.write(made.content)
         say(f"sbom      {path}")
@@ -116,14 +130,39 @@ def sbom(s: Session, engine: str = "") -> None:
 def provenance(s: Session, engine: str = "") -> None:
     """Write to dist/ what the images come from, as SLSA says it; it is not signed."""
     from containerize import disk
-    from containerize.publish import evidence
     from containerize.publish import provenance as statements
+    from containerize.publish import subjects as images
 
-    found = subjects(s)
+    whole, found = built(s)
     source = statements.source(s.settings, found[0].inputs)
-    path = evidence.provenance_path(s.settings)
+    path = images.provenance_path(s.settings)
     with disk.atomic(path) as file:
-        file.write(statements.make(found, source))
+        file.write(statements.make(found, source, whole.index))
     say(f"statement {path}")
     if not source.commit:
         say(f"note      it names no commit: {source.state}")
+
+
+def _dry_bundle(s: Session, output: str = "") -> str:
+    from containerize.publish import bundle
+
+    path = Path(output).expanduser() if output else bundle.default_path(s.settings)
+    return f"Would write what the commit's images are made of to {path}."
+
+
+@verb(
+    _dry_bundle,
+    help={"output": "file to write; by default dist/IMAGE-bundle.tar"},
+)
+def bundle(s: Session, output: str = "") -> None:
+    """Write all that the commit's images are made of to one file, to build offline."""
+    from containerize.publish import bundle as bundles
+
+    path = Path(output).expanduser() if output else None
+    made = bundles.write(s.settings, path, progress=Meter())
+    say(f"bundle    {made.path}")
+    say(f"digest    {made.digest}")
+    say(f"commit    {made.commit}")
+    say(f"holds     {len(made.items)} files, {megabytes(made.size)}")
+    say(f"images    {', '.join(s.settings.image_architectures)}")
+    say(f"tools     {', '.join(made.hosts) or 'none'}")

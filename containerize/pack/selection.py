@@ -127,11 +127,11 @@ def outputs(settings: Settings) -> list[Path]:
         *(
             settings.dist_dir / f"{name}.{kind}"
             for name in images
-            for kind in ("tar", "json", "layers")
+            for kind in ("tar", "json", "layers", "cdx.json")
         ),
         settings.dist_dir / f"{settings.image}.push.json",
         settings.dist_dir / f"{settings.image}.provenance.json",
-        *(settings.dist_dir / f"{name}.cdx.json" for name in images[1:]),
+        settings.dist_dir / f"{settings.image}-bundle.tar",
     ]
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import dataclasses
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from containerize.publish import provenance, sbom
 from containerize.publish.provenance import Source
 from containerize.publish.subjects import Subject
-from containerize.settings import Settings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,38 +33,27 @@ def attachments(
     `provenance.make` do.
     """
     statement = provenance.make(subjects, source, index)
-    found = []
-    for subject in subjects:
-        made = sbom.make(subject)
-        found.append(
-            Attachment(
-                subject=subject.manifest,
-                artifact_type=sbom.MEDIA_TYPE,
-                media_type=sbom.MEDIA_TYPE,
-                content=made.content,
-                annotations={"org.opencontainers.image.created": made.created},
-            )
+    with concurrent.futures.ThreadPoolExecutor() as pool:  # to unpack takes no lock
+        bills = pool.map(sbom.make, subjects)
+    of_images = [
+        Attachment(
+            subject=subject.manifest,
+            artifact_type=sbom.MEDIA_TYPE,
+            media_type=sbom.MEDIA_TYPE,
+            content=made.content,
+            annotations={"org.opencontainers.image.created": made.created},
         )
-    for digest in (*(one.manifest for one in subjects), *filter(None, [index])):
-        found.append(
-            Attachment(
-                subject=digest,
-                artifact_type=provenance.MEDIA_TYPE,
-                media_type=provenance.MEDIA_TYPE,
-                content=statement,
-                # As BuildKit says what is in such a layer.
-                annotations={"in-toto.io/predicate-type": provenance.PREDICATE},
-            )
+        for subject, made in zip(subjects, bills, strict=True)
+    ]
+    of_all = [
+        Attachment(
+            subject=digest,
+            artifact_type=provenance.MEDIA_TYPE,
+            media_type=provenance.MEDIA_TYPE,
+            content=statement,
+            # As BuildKit says what is in such a layer.
+            annotations={"in-toto.io/predicate-type": provenance.PREDICATE},
         )
-    return found
-
-
-def sbom_path(settings: Settings) -> Path:
-    """The SBOM of this architecture's image."""
-    name = f"{settings.image}-{settings.image_architecture}.cdx.json"
-    return settings.dist_dir / name
-
-
-def provenance_path(settings: Settings) -> Path:
-    """The statement on the images of all architectures."""
-    return settings.dist_dir / f"{settings.image}.provenance.json"
+        for digest in (*(one.manifest for one in subjects), *filter(None, [index]))
+    ]
+    return [*of_images, *of_all]

@@ -182,7 +182,8 @@ def _packages(held: Contents, named: Locked, notes: list[str]) -> Iterator[_Part
         first = (next((x for x in each if x in provided), "") for each in choices)
         needs = {provided[x] for x in first if x} - {name}
         # Debian Policy, 12.5: what needs another of the same source may have its file.
-        same = [x for x in sorted(needs) if _source(controls[x]) == _source(control)]
+        source = _source(control)[0]
+        same = [x for x in sorted(needs) if _source(controls[x])[0] == source]
         component = Component(
             name=name,
             version=package.version,
@@ -190,6 +191,7 @@ def _packages(held: Contents, named: Locked, notes: list[str]) -> Iterator[_Part
             bom_ref=_deb(name),
             hashes=[_sha256(package.sha256)],
             licenses=_licenses(_copyright(held, [name, *same], notes)),
+            properties=_for_trivy(control),
         )
         yield component, set(map(_deb, needs))
 
@@ -223,9 +225,11 @@ def _relation(control: Fields, *names: str) -> list[list[str]]:
     ]
 
 
-def _source(control: Fields) -> str:
-    """The name of the source package."""
-    return str(control["Source"] or control["Package"]).partition(" ")[0]
+def _source(control: Fields) -> tuple[str, str]:
+    """Name and version of the source package."""
+    text = str(control["Source"] or control["Package"])
+    name, _, version = text.partition(" ")
+    return name, version.strip(" ()") or str(control["Version"])
 
 
 def _deb_url(control: Fields, system: Mapping[str, str]) -> PackageURL:
@@ -233,10 +237,11 @@ def _deb_url(control: Fields, system: Mapping[str, str]) -> PackageURL:
     qualifiers = {"arch": str(control["Architecture"])}
     if "ID" in system:
         qualifiers["distro"] = f"{system['ID']}-{system.get('VERSION_ID', '')}"
-    if control["Source"]:
-        name, _, version = str(control["Source"]).partition(" ")
-        version = version.strip(" ()")
-        qualifiers["upstream"] = f"{name}@{version}" if version else name
+    name, version = _source(control)
+    if version != control["Version"]:
+        qualifiers["upstream"] = f"{name}@{version}"
+    elif name != control["Package"]:
+        qualifiers["upstream"] = name
     return PackageURL(
         "deb",
         system.get("ID", "debian"),
@@ -244,6 +249,15 @@ def _deb_url(control: Fields, system: Mapping[str, str]) -> PackageURL:
         str(control["Version"]),
         qualifiers,
     )
+
+
+def _for_trivy(control: Fields) -> Iterator[Property]:
+    """The source package as Trivy 0.59 writes it.
+
+    It looks for Debian's advisories by that, and does not read `upstream`.
+    """
+    for key, value in zip(("SrcName", "SrcVersion"), _source(control), strict=True):
+        yield Property(name=f"aquasecurity:trivy:{key}", value=value)
 
 
 # --- Python ----------------------------------------------------------------------

@@ -62,3 +62,14 @@ def locked(settings: Settings) -> Locked:
     packages = [] if settings.base_image else base.for_architecture(architecture)
     pins = [pin for pin in locks.read_requirements(settings) if pin.fits(target)]
     return Locked(base, target, tuple(packages), tuple(pins))
+
+
+def sbom_path(settings: Settings) -> Path:
+    """The SBOM of this architecture's image."""
+    name = f"{settings.image}-{settings.image_architecture}.cdx.json"
+    return settings.dist_dir / name
+
+
+def provenance_path(settings: Settings) -> Path:
+    """The statement on the images of all architectures."""
+    return settings.dist_dir / f"{settings.image}.provenance.json"

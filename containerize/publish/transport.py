@@ -235,30 +235,31 @@ class Transport:
             schemes = ["https"]
             if self._may_be_plain(self.registry):
                 schemes.insert(0, "http")  # no secret is in this request
+            cut: Problem | None = None
             for scheme in schemes:
                 base = f"{scheme}://{self.registry}"
                 try:
                     response = self._send("GET", f"{base}/v2/", {}, None)
                 except Unreachable as fault:
                     raise Problem(str(fault)) from None
-                except Passing:
+                except Problem as problem:
                     if scheme == schemes[-1]:
-                        raise
-                    continue  # so do some servers of TLS answer what is none
+                        raise cut or problem from None
+                    cut = problem  # so do some servers of TLS answer what is none
+                    continue
                 with contextlib.closing(response):
                     if response.status == 400 and scheme != schemes[-1]:
                         continue
-                    self._base = base
-                    if response.status == 401:
-                        self._challenged(response)
-                    elif response.status in _PASSING:
-                        self._base = ""
+                    if response.status in _PASSING:
                         raise self._fault(response, "GET")
-                    elif response.status not in (200, 403):
+                    if response.status not in (200, 401, 403):
                         raise Problem(
                             f"{self.registry} is no registry: it answers GET /v2/ with "
                             f"{response.status}: name the host of its API"
                         )
+                    if response.status == 401:
+                        self._challenged(response)
+                    self._base = base
                     return
 
     def _url(self, path: str) -> str:

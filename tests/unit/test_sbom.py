@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 
 import pytest
 from cyclonedx.schema import SchemaVersion
@@ -66,6 +67,16 @@ def test_every_package_is_named_as_scanners_name_it(made):
     for name in images.WHEELS:
         expected = [{"alg": "SHA-256", "content": images.digest(name)}]
         assert found[f"pypi {name}"]["hashes"] == expected
+    # Trivy finds Debian's advisories by these
+    for name, source in (
+        ("libssl3t64", ["openssl", "3.5.9-1~deb13u1"]),
+        ("openssl-provider-legacy", ["openssl", "3.5"]),
+        ("python3.13", ["python3.13", "3.13.5-2"]),
+    ):
+        told = {p["name"]: p["value"] for p in found[f"deb {name}"]["properties"]}
+        assert [
+            told[f"aquasecurity:trivy:Src{x}"] for x in ("Name", "Version")
+        ] == source
     assert (found["system"]["name"], found["system"]["version"]) == ("debian", "13")
 
 
@@ -211,8 +222,10 @@ def test_layers_above_count_and_links_are_followed(project, save):
 
 def test_a_damaged_archive_is_refused(project, save):
     subject = images.subject(project, save)
+    with tarfile.open(subject.archive) as archive:
+        layer = next(each for each in archive if each.isfile())
     with subject.archive.open("r+b") as file:
-        file.seek(600)  # within the first layer
+        file.seek(layer.offset_data + 20)
         file.write(b"damage")
     with pytest.raises(Problem, match="digest"):
         sbom.make(subject)

@@ -173,6 +173,8 @@ def test_tasks_are_found_from_below():
         (["fetch"], "Would fetch"),
         (["sbom"], r"Would write flask-introduction-\w+\.cdx\.json to "),
         (["provenance"], r"Would write flask-introduction\.provenance\.json to "),
+        (["bundle"], "Would write what .* to .*/dist/flask-introduction-bundle.tar"),
+        (["bundle", "--output=x.tar"], "Would write what .* to x.tar"),
     ],
 )
 def test_dry_shows_and_does_nothing(clone, arguments, expected):
@@ -207,6 +209,7 @@ def test_dry_shows_and_does_nothing(clone, arguments, expected):
         (["run", "--name", "a b"], "no container name"),
         (["stop", "--name", "-x-"], "no container name"),
         (["run", "--detach", "--foreground"], "exclude each other"),
+        (["fetch", "--from", "nowhere"], "fetch: cannot read nowhere: No such file"),
     ],
 )
 def test_bad_flags_get_one_line(arguments, message):
