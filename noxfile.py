@@ -67,6 +67,12 @@ def unit(session: nox.Session) -> None:
 
 
 @nox.session
+def registry(session: nox.Session) -> None:
+    """Push to a real registry, with its faults and those of the way there."""
+    _run(session, "pytest", "tests/registry")
+
+
+@nox.session
 def types(session: nox.Session) -> None:
     """Check the types strictly."""
     session.run("mypy")

@@ -11,17 +11,25 @@ from containerize.verbs import ENGINE, Session, verb
 
 if TYPE_CHECKING:
     from containerize.build import All
+    from containerize.publish.evidence import Attachment
     from containerize.publish.subjects import Subject
 
 
-def built(s: Session) -> tuple[All, list[Subject]]:
+def ready(s: Session) -> All:
     """The images of all architectures, built first where files have changed."""
     from containerize import build as building
     from containerize import tasks
+
+    return building.current_all(s.settings) or tasks.build_all(s, s.engine)
+
+
+def built(s: Session) -> tuple[All, list[Subject]]:
+    """These images, and what is known of each."""
+    from containerize import build as building
     from containerize.errors import Problem
     from containerize.publish import subjects as images
 
-    found = building.current_all(s.settings) or tasks.build_all(s, s.engine)
+    found = ready(s)
     subjects = [images.subject(one, building.archive_path(one)) for one in s.each()]
     known = [subject for subject in subjects if subject]
     if len(known) < len(subjects):
@@ -66,15 +74,21 @@ def push(
     engine: str = "",
 ) -> None:
     """Push the image, unchanged, to a registry: push REGISTRY/NAME --tag T."""
-    from containerize.publish import evidence, provenance
     from containerize.publish import push as pushing
 
     wanted = pushing.targets(s.settings, target, tag)
-    found, subjects = built(s)
-    source = provenance.source(s.settings, subjects[0].inputs)
-    beside = []
-    if not no_evidence:
+    beside: list[Attachment] = []
+    notes = []
+    if no_evidence:
+        found = ready(s)
+    else:
+        from containerize.publish import evidence, provenance
+
+        found, subjects = built(s)
+        source = provenance.source(s.settings, subjects[0].inputs)
         beside = evidence.attachments(subjects, source, found.index)
+        if not source.commit:
+            notes.append(f"the provenance names no commit: {source.state}")
     done = pushing.push(
         s.settings,
         found.archive,
@@ -83,8 +97,8 @@ def push(
         expected=found.index or found.digests[0].manifest,
         beside=beside,
     )
-    if beside and not source.commit:
-        say(f"note      the provenance names no commit: {source.state}")
+    for note in notes:
+        say(f"note      {note}")
     say(f"digest    {done.reference.digest}")
     say(f"sent      {megabytes(done.sent)}")
     say(f"pull      {done.reference}")
