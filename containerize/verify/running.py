@@ -135,7 +135,7 @@ def image(
     manifest = (found.get("ImageManifestDescriptor") or {}).get("digest")
 
     def look(expected: Expected, built: Built) -> Expected:
-        return _saved(engine, identity, expected, built)
+        return saved(engine, identity, expected, built)
 
     expected = Expected(
         name=title,
@@ -146,33 +146,33 @@ def image(
     return expected, config
 
 
-def _saved(engine: Engine, identity: str, expected: Expected, built: Built) -> Expected:
+def saved(engine: Engine, identity: str, expected: Expected, built: Built) -> Expected:
     """The image as its engine saves it, by its config's digest, and in canonical form.
 
     An image of this tool is its own canonical form. Where that is the rebuild's, but
     the image is not, it is compared as it is.
     """
-    saved, target = built.scratch / "running.tar", built.scratch / "canonical.tar"
-    engine.run(*build.save_command(engine.kind, identity, saved), echo=False)
-    with archive.open_image(saved) as found:
+    raw, target = built.scratch / "running.tar", built.scratch / "canonical.tar"
+    engine.run(*build.save_command(engine.kind, identity, raw), echo=False)
+    with archive.open_image(raw) as found, archive.open_image(built.archive) as ours:
         digest = found.config_digest
-        time = _created(found.config)
-    same = dataclasses.replace(expected, digest=digest, archive=saved)
+        time = _time(found.config) or _time(ours.config) or 0
+    same = dataclasses.replace(expected, digest=digest, archive=raw)
     if digest == built.digests.config:
         return same
-    made = canonical.canonicalize(saved, target, time=time, labels={}, references=())
+    made = canonical.canonicalize(raw, target, time=time, labels={}, references=())
     if made.config == built.digests.config:
         return same
     return dataclasses.replace(same, archive=target)
 
 
-def _created(config: Mapping[str, Any]) -> int:
-    """The time that a canonical image has for all its files, in seconds since 1970."""
+def _time(config: Mapping[str, Any]) -> int | None:
+    """The time of all files of a canonical image; builders write fractions of it."""
     try:
-        found = datetime.datetime.fromisoformat(str(config["created"]))
+        found = datetime.datetime.strptime(config["created"], "%Y-%m-%dT%H:%M:%S%z")
         return max(0, int(found.timestamp()))
-    except (KeyError, ValueError, OverflowError):
-        return 0
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return None
 
 
 def launched(found: Mapping[str, Any]) -> Launch:

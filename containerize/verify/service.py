@@ -74,7 +74,7 @@ def _target(
         target,
         name=name,
         notes=(*target.notes, *([] if state.endswith("completed") else [update])),
-        unlike=(*target.unlike, *_unlike(title, spec, tasks)),
+        unlike=(*target.unlike, *unlike(title, spec, tasks)),
         besides=besides,
     )
 
@@ -134,7 +134,7 @@ def _runs(task: Mapping[str, Any]) -> bool:
     return bool(task["Status"]["State"] == "running")
 
 
-def _unlike(
+def unlike(
     title: str, spec: Mapping[str, Any], tasks: Sequence[Mapping[str, Any]]
 ) -> list[str]:
     """That not all tasks run what the service says, if that is so."""
