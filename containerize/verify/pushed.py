@@ -276,11 +276,17 @@ def _with_provenance(settings: Settings, pushed: Pushed, digest: str) -> Pushed:
     except Problem as problem:
         said = f"the provenance of {name} cannot be read ({problem})"
         return _noted(pushed, f"{said}: what it was built from is not known")
-    here = provenance.source(settings, record.inputs(settings))
-    wanted, line = [], ""
+    line = (
+        f"no provenance of this tool was pushed with {name}: what it was built from is "
+        "not known"
+    )
+    here = None
+    if statements:
+        here = provenance.source(settings, record.inputs(settings))
+    wanted = []
     for each in pushed.target.images:
         one, manifest = each, pushed.images[each.architecture].manifest.digest
-        if facts := _facts(statements, manifest, here):
+        if here and (facts := _facts(statements, manifest, here)):
             made_by = facts.inputs.get("containerize format")
             naming.check_format(name, made_by, "build and push it with this one")
             line = _commits(settings, name, facts.source, here)
@@ -288,10 +294,6 @@ def _with_provenance(settings: Settings, pushed: Pushed, digest: str) -> Pushed:
             changed = record.changes(mine, {"inputs": facts.inputs})
             one = dataclasses.replace(one, changed=tuple(changed))
         wanted.append(one)
-    line = line or (
-        f"no provenance of this tool was pushed with {name}: what it was built from is "
-        "not known"
-    )
     target = dataclasses.replace(pushed.target, images=tuple(wanted))
     return _noted(dataclasses.replace(pushed, target=target), line)
 
