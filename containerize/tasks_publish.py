@@ -63,8 +63,8 @@ def _dry_push(
 )
 def push(
     s: Session,
+    tag: list[str],  # first: it gets -t
     target: str,
-    tag: list[str],
     no_evidence: bool = False,
     engine: str = "",
 ) -> None:
