@@ -434,6 +434,14 @@ def test_a_registry_that_loses_every_upload(registry, faults, push):
     assert "loses what is sent to it" in refusal(push, f"{faults.host}/sample")
 
 
+@pytest.mark.parametrize("location", ["http://[", "https://x:y/z", "ftp://x/y"])
+def test_a_registry_that_leads_to_no_url(registry, faults, push, location):
+    answer = {"status": 202, "headers": {"Location": location}}
+    faults.fault = lambda r: answer if r.is_("POST") else None
+    said = refusal(push, f"{faults.host}/sample")
+    assert "leads to what is no URL" in said or "without TLS" in said
+
+
 def test_a_tag_that_someone_else_moves(registry, faults, push, pushes):
     other = pushes(seed="other")(f"{registry.host}/sample", "theirs")
     moved = json.dumps({}).encode()
