@@ -143,9 +143,10 @@ def read(statement: bytes, manifest: str) -> Facts:
         details = found["predicate"]["runDetails"]
         inputs = {_FORMAT: str(details["builder"]["version"]["format"])}
         named = {one["digest"]["sha256"]: one["name"] for one in found["subject"]}
-        label = named.get(manifest.removeprefix("sha256:"))
+        label = str(named.get(manifest.removeprefix("sha256:")))
         parameters = dict(built["externalParameters"])
-        architectures = parameters.pop("architectures")
+        architectures = map(str, parameters.pop("architectures"))
+        mine = [each for each in architectures if label.endswith(f" ({each})")]
         commit = ""
         for one in built["resolvedDependencies"]:
             if "gitCommit" in one["digest"]:
@@ -157,7 +158,6 @@ def read(statement: bytes, manifest: str) -> Facts:
             raise ValueError
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise Problem("the provenance is none that this tool writes") from None
-    mine = [each for each in architectures if str(label).endswith(f" ({each})")]
     if not mine:
         raise Problem(f"the provenance is not that of {manifest}")
     inputs[f"{_SETTING}{_ARCHITECTURE}"] = mine[0]

@@ -24,11 +24,12 @@ from cyclonedx.model.tool import ToolRepository
 from cyclonedx.output.json import JsonV1Dot6
 from packageurl import PackageURL
 from packaging.requirements import InvalidRequirement, Requirement
-from packaging.utils import canonicalize_name
+from packaging.utils import canonicalize_name, canonicalize_version
 
 from containerize import DISTRIBUTION, FORMAT
 from containerize.errors import Problem
 from containerize.lock import locks, pins
+from containerize.lock.base import Package
 from containerize.lock.pins import Pin
 from containerize.publish import contents, licences
 from containerize.publish.contents import Contents, Fields
@@ -68,7 +69,7 @@ def make(subject: Subject) -> Sbom:
         raise Problem(f"{problem} (`invoke digest` builds it again)") from None
     notes: list[str] = []
     metadata = {
-        pin.name: _same(held, pin.name, pin.version, held.distributions.get(pin.name))
+        pin.name: _same(held, pin, held.distributions.get(canonicalize_name(pin.name)))
         for pin in named.pins
     }
     needs = _resolve(_asked(settings, metadata, notes), named.target.environment)
@@ -127,16 +128,19 @@ def _document(image: Component, parts: Sequence[_Part], time: int) -> dict[str, 
     return found
 
 
-def _same(held: Contents, name: str, version: str, found: Fields | None) -> Fields:
+def _same(held: Contents, named: Pin | Package, found: Fields | None) -> Fields:
     """What an image says of a package. Raises Problem if that is not what is locked."""
-    if found is None or not found["Version"]:
+    there = str(found["Version"] or "") if found is not None else ""
+    if found is None or not there:
         raise Problem(
-            f"{held.name} does not say that it holds {name} {version}, which is "
-            "locked: see what the Dockerfile removes, then build again"
+            f"{held.name} does not say that it holds {named.name} {named.version}, "
+            "which is locked: see what the Dockerfile removes, then build again"
         )
-    if found["Version"] != version:
+    # Of a wheel one may say 1.2 and the other 1.02.
+    form = canonicalize_version if isinstance(named, Pin) else str
+    if form(there) != form(named.version):
         raise Problem(
-            f"{held.name} holds {name} {found['Version']}, and {version} is locked: "
+            f"{held.name} holds {named.name} {there}, and {named.version} is locked: "
             "build it again"
         )
     return found
@@ -171,7 +175,7 @@ def _system(held: Contents) -> Iterator[_Part]:
 
 def _packages(held: Contents, named: Locked, notes: list[str]) -> Iterator[_Part]:
     controls = {
-        each.name: _same(held, each.name, each.version, held.packages.get(each.name))
+        each.name: _same(held, each, held.packages.get(each.name))
         for each in named.packages
     }
     provided: dict[str, str] = {}

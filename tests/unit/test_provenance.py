@@ -206,6 +206,31 @@ def test_another_statement_is_refused(project, change):
         provenance.read(json.dumps(statement).encode(), MANIFEST)
 
 
+def places(value, path=()):
+    """The path of each value within a document."""
+    yield path
+    if isinstance(value, dict | list):
+        keys = value if isinstance(value, dict) else range(len(value))
+        for key in keys:
+            yield from places(value[key], (*path, key))
+
+
+def test_whatever_stands_in_a_statement_gets_one_line(project):
+    """A registry gives what it likes: there is no traceback for any value of it."""
+    text = provenance.make([subject(project)], SOURCE)
+    for path in [*places(json.loads(text))][1:]:
+        for other in (None, 7, "x", [], {}, [None], {"x": None}, True):
+            statement = json.loads(text)
+            holder = statement
+            for key in path[:-1]:
+                holder = holder[key]
+            holder[path[-1]] = other
+            try:
+                provenance.read(json.dumps(statement).encode(), MANIFEST)
+            except Problem as problem:
+                assert "\n" not in str(problem)  # noqa: PT017
+
+
 @pytest.mark.parametrize("text", [b"", b"\xff", b"[]", b"{}", b"[" * 100_000])
 def test_what_is_no_statement_is_refused(text):
     with pytest.raises(Problem, match="none that this tool writes"):

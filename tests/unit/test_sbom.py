@@ -198,6 +198,17 @@ def test_a_wheel_without_metadata_is_refused(project, save, metadata):
         sbom.make(subject)
 
 
+def test_a_version_may_be_written_in_several_ways(project, save):
+    path = f"{images.SITE}/flask-3.1.3.dist-info/METADATA"
+    deps = images.deps() | {path: b"Name: FLASK\nVersion: 3.01.03\n"}
+    subject = images.subject(project, save, images.rootfs(), deps, images.app())
+    assert components(read(subject))["pypi flask"]["version"] == "3.1.3"
+    deps[path] = b"Name: flask\nVersion: 3.1.30\n"
+    subject = images.subject(project, save, images.rootfs(), deps, images.app())
+    with pytest.raises(Problem, match=r"holds flask 3\.1\.30, and 3\.1\.3 is locked"):
+        sbom.make(subject)
+
+
 def test_what_cannot_be_read_is_left_out_and_told(project, save):
     root = images.rootfs() | {"usr/share/doc/zlib1g/copyright": b"Format: \xff"}
     deps = images.deps()
