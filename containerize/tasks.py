@@ -341,7 +341,9 @@ def _dry_verify(
     iterable=["engine"],
     help={
         "all": "every processor's image of the setting architectures, and their index",
-        "against": "an archive, a file like digests.json, or a digest sha256:…",
+        "against": "sha256:…, an archive, a file like digests.json, REGISTRY/NAME:TAG "
+        "or …@sha256:…, or the name or ID of a running container or Swarm service; "
+        "what several are is the first of these",
         "engine": "docker, podman, or a path to one; can be repeated",
         "verbose": "show each difference, and all that is known of it",
     },
@@ -356,52 +358,49 @@ def verify(
     """Rebuild from nothing, otherwise each time, and compare the digests."""
     from containerize.errors import Problem
     from containerize.fetch import inputs
-    from containerize.verify import every, rebuild
+    from containerize.verify import against as named
+    from containerize.verify import every
 
     using = [Session(name).engine for name in engine or [""]]
+    target = named.find(s.settings, using, against, every=all, progress=Meter())
+    for note in target.notes:
+        say(note)
+    for wanted in target.images:
+        one = s.settings.for_architecture(wanted.architecture)
+        for each in using:
+            inputs.fetch(one, progress=Meter(), host=each.native())
 
     def tell(rebuilt: Rebuild) -> None:
         say(f"{rebuilt.digests.manifest}  {rebuilt.name}, {rebuilt.seconds:.1f} s")
 
-    for one in s.each() if all else [s.settings]:
-        for each in using:
-            inputs.fetch(one, progress=Meter(), host=each.native())
-    if all:
-        whole = every.verify(
-            s.settings, using, against=against, verbose=verbose, on_rebuild=tell
-        )
-        for verdict in whole.verdicts:
-            judge(verdict)
-        if not whole.equal:
-            raise Problem(f"the index is {whole.index}, not {whole.expected}")
-        if whole.index:
-            say(f"index     {whole.index}")
-        return
-    judge(
-        rebuild.verify(
-            s.settings, using, against=against, verbose=verbose, on_rebuild=tell
-        )
+    found = every.verify(
+        s.settings,
+        using,
+        target,
+        varied=not against,
+        verbose=verbose,
+        on_rebuild=tell,
     )
+    if found.equal:
+        say(found.words)
+        return
+    for verdict in found.verdicts:
+        if not verdict.equal:
+            explain(verdict, several=len(found.verdicts) > 1)
+    for line in found.unlike:
+        say(line)
+    raise Problem(found.words)
 
 
-def judge(verdict: Verdict) -> None:
-    """Say that rebuilds gave what was expected. Raises Problem if they did not."""
-    from containerize.errors import Problem
+def explain(verdict: Verdict, *, several: bool) -> None:
+    """Say why a rebuild is another image; which one, if there are several."""
+    from containerize.image import record
 
-    if not verdict.equal:
-        explain(verdict)
-        raise Problem(
-            f"the image is not that of {verdict.expected}, {verdict.digest}"
-            if verdict.expected != verdict.digest
-            else f"the image is not {verdict.digest}"
-        )
-    say(f"Equal to {verdict.expected}: {verdict.digest}")
-
-
-def explain(verdict: Verdict) -> None:
+    if several:
+        say(f"platform  linux/{verdict.architecture}")
     for name in verdict.changed:
         say(f"changed   {name}")
-    if verdict.changed:
+    if verdict.changed and verdict.expected == record.GOLDEN:
         say("If these changes are meant: invoke digest --save, and commit digests.json")
     for found in verdict.differences:
         say(f"{found.layer}: {found.path}: {found.field} differs: {found.cause}")

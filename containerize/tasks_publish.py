@@ -10,6 +10,7 @@ from containerize.terminal import Meter, megabytes, say
 from containerize.verbs import ENGINE, Session, verb
 
 if TYPE_CHECKING:
+    from containerize.publish.evidence import Attachment
     from containerize.publish.subjects import Images
 
 
@@ -68,15 +69,19 @@ def push(
     engine: str = "",
 ) -> None:
     """Push the image, unchanged, to a registry: push REGISTRY/NAME --tag T."""
-    from containerize.publish import evidence, provenance
     from containerize.publish import push as pushing
 
     wanted = pushing.targets(s.settings, target, tag)
     found = built(s)
-    source = provenance.source(s.settings, found.subjects[0].inputs)
-    beside = []
+    beside: list[Attachment] = []
+    notes = []
     if not no_evidence:
+        from containerize.publish import evidence, provenance
+
+        source = provenance.source(s.settings, found.subjects[0].inputs)
         beside = evidence.attachments(found.subjects, source, found.index)
+        if not source.commit:
+            notes.append(f"the provenance names no commit: {source.state}")
     done = pushing.push(
         s.settings,
         found.archive,
@@ -85,8 +90,8 @@ def push(
         expected=found.index or found.subjects[0].manifest,
         beside=beside,
     )
-    if beside and not source.commit:
-        say(f"note      the provenance names no commit: {source.state}")
+    for note in notes:
+        say(f"note      {note}")
     say(f"digest    {done.reference.digest}")
     say(f"sent      {megabytes(done.sent)}")
     say(f"pull      {done.reference}")
@@ -168,3 +173,8 @@ def bundle(s: Session, output: str = "") -> None:
     say(f"holds     {len(made.items)} files, {megabytes(made.size)}")
     say(f"images    {', '.join(s.settings.image_architectures)}")
     say(f"tools     {', '.join(made.hosts) or 'none'}")
+    if not made.has_tool:
+        say(
+            "warning   this tool is not in it: name flask-containerize in tools.in, "
+            "put its wheel into wheels/ if no index has it, and lock"
+        )

@@ -8,7 +8,7 @@ import json
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from containerize import disk
 from containerize.errors import Problem
@@ -16,11 +16,13 @@ from containerize.image import archive
 from containerize.image.archive import Region
 from containerize.progress import Progress
 from containerize.publish import reference
-from containerize.publish.evidence import Attachment
 from containerize.publish.reference import Reference
 from containerize.publish.registry import MANIFEST, Descriptor, Manifest, Repository
 from containerize.publish.transport import Transport
 from containerize.settings import Settings, check_tag
+
+if TYPE_CHECKING:  # what it imports takes longer than a push
+    from containerize.publish.evidence import Attachment
 
 EMPTY = "application/vnd.oci.empty.v1+json"
 """The media type of `{}`, which stands where there is nothing to configure."""
