@@ -43,7 +43,6 @@ STATES = (COMMITTED, DIRTY, NO_REPOSITORY)
 # As `record.inputs` names what is no file.
 _SETTING, _FORMAT, _SERVICE = "setting ", "containerize format", "package served"
 _ARCHITECTURE = "image-architecture"
-_PINNED = re.compile(r"(.+)@sha256:([0-9a-f]{64})")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -231,9 +230,9 @@ def _locked(subjects: Sequence[Subject]) -> list[dict[str, Any]]:
         backend = locks.read_backend(one.settings)
         items: Iterable[Package | Pin] = (*named.packages, *named.pins, *backend)
         described = [each for item in items for each in _input(item)]
-        pinned = _PINNED.fullmatch(one.inputs.get(f"{_SETTING}base-image", ""))
-        if pinned:
-            described.append(_base_image(pinned[1], pinned[2]))
+        if below := named.below:
+            url, digest = str(below.url), {"sha256": below.sha256}
+            described.append({"name": below.name, "uri": url, "digest": digest})
         found |= {f"{each['uri']} {each['digest']}": each for each in described}
     return [found[key] for key in sorted(found)]
 
@@ -252,9 +251,3 @@ def _input(item: Package | Pin) -> list[dict[str, Any]]:
         {"name": name, "uri": str(uri), "digest": {"sha256": digest}}
         for digest in sorted(hashes)
     ]
-
-
-def _base_image(name: str, digest: str) -> dict[str, Any]:
-    short = name.rpartition("/")[2].partition(":")[0]
-    uri = PackageURL("oci", name=short, version=f"sha256:{digest}")
-    return {"name": name, "uri": str(uri), "digest": {"sha256": digest}}

@@ -33,13 +33,14 @@ from containerize.lock.base import Package
 from containerize.lock.pins import Pin
 from containerize.publish import contents, licences
 from containerize.publish.contents import Contents, Fields
-from containerize.publish.subjects import Locked, Subject, locked
+from containerize.publish.subjects import Below, Locked, Subject, locked
 from containerize.settings import Settings
 
 MEDIA_TYPE = "application/vnd.cyclonedx+json"
 
-APP, SERVICE, IMAGE, SYSTEM, PYTHON = "app", "served", "image", "system", "python"
-"""What components that have no package URL are called within the document."""
+APP, SERVICE, IMAGE, BASE = "app", "served", "image", "base image"
+SYSTEM, PYTHON = "system", "python"
+"""What components that are no packages are called within the document."""
 
 _Part = tuple[Component, set[str]]
 """A component, and the names of those that it needs."""
@@ -81,14 +82,17 @@ def make(subject: Subject) -> Sbom:
     parts += [
         (_wheel(pin, metadata[pin.name]), needs[_pypi(pin.name)]) for pin in named.pins
     ]
+    if named.below:
+        parts.append((_base(named.below), set()))
     parts.append((_app(settings, held), {python, *needs[APP]}))
     parts.append((_service(subject), {APP, python, *needs[SERVICE]}))
     found = _document(_image(subject, held), parts, named.base.time)
-    if settings.base_image:
+    if named.below:
         # The library has no model of this.
-        found["compositions"] = [{"aggregate": "incomplete", "assemblies": [IMAGE]}]
+        incomplete = {"aggregate": "incomplete", "assemblies": [IMAGE, BASE]}
+        found["compositions"] = [incomplete]
         notes.append(
-            f"what {settings.base_image} holds is unknown: the SBOM says that it is "
+            f"what {named.below.name} holds is unknown: the SBOM says that it is "
             "incomplete"
         )
     text = json.dumps(found, sort_keys=True)
@@ -269,6 +273,17 @@ def _for_trivy(control: Fields) -> Iterator[Property]:
 
 
 # --- Python ----------------------------------------------------------------------
+
+
+def _base(below: Below) -> Component:
+    return Component(
+        type=ComponentType.CONTAINER,
+        name=below.name,
+        version=f"sha256:{below.sha256}",
+        purl=below.url,
+        bom_ref=BASE,
+        hashes=[_sha256(below.sha256)],
+    )
 
 
 def _python(settings: Settings) -> Component:

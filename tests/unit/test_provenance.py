@@ -91,25 +91,24 @@ def test_it_names_every_input_by_hash(project):
 
 
 def test_the_parameters_are_the_settings_that_decide_the_images(project):
-    one, other = both(project)
-    based = dict(other.inputs) | {"setting base-image": f"x/y@sha256:{'5' * 64}"}
-    subjects = [one, dataclasses.replace(other, inputs=based)]
+    names = {
+        "amd64": f"x/y@sha256:{'4' * 64}",
+        "arm64": f"x/y@sha256:{'5' * 64}",
+    }
+    subjects = both(dataclasses.replace(project, base_image=names))
     statement = provenance.make(subjects, SOURCE)
     built = json.loads(statement)["predicate"]["buildDefinition"]
     parameters = built["externalParameters"]
     assert parameters["architectures"] == ["amd64", "arm64"]
     assert (parameters["app"], parameters["python"]) == ("app", "3.13")
-    assert parameters["base-image"] == {
-        "amd64": "",
-        "arm64": f"x/y@sha256:{'5' * 64}",
-    }
+    assert parameters["base-image"] == names
     bases = [
         each
         for each in built["resolvedDependencies"]
         if each.get("uri", "").startswith("pkg:oci/")
     ]
-    assert [each["name"] for each in bases] == ["x/y"]
-    assert bases[0]["digest"] == {"sha256": "5" * 64}
+    assert [each["name"] for each in bases] == ["x/y", "x/y"]
+    assert [each["digest"]["sha256"][0] for each in bases] == ["4", "5"]
     # what differs comes back for each
     for each in subjects:
         assert provenance.read(statement, each.manifest).inputs == each.inputs

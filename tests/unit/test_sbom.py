@@ -149,18 +149,21 @@ def test_an_installed_app_is_named_as_its_project(project, save):
 
 
 def test_what_a_base_image_holds_is_said_to_be_unknown(project, save):
-    name = f"example/python@sha256:{'1' * 64}"
-    based = dataclasses.replace(project, base_image=name)
+    digest = f"sha256:{'1' * 64}"
+    based = dataclasses.replace(project, base_image=f"r.example/python:3@{digest}")
     images.write_locks(based)
     subject = images.subject(based, save)
     [note] = sbom.make(subject).notes
-    assert name in note
+    assert "what r.example/python:3 holds is unknown" in note
     document = read(subject)
-    incomplete = [{"aggregate": "incomplete", "assemblies": ["image"]}]
+    incomplete = [{"aggregate": "incomplete", "assemblies": ["image", "base image"]}]
     assert document["compositions"] == incomplete
     found = components(document)
     assert not any(ref.startswith("deb ") for ref in found)
     assert found["python"]["version"] == "3.13"
+    base = found["base image"]
+    assert (base["name"], base["version"]) == ("r.example/python:3", digest)
+    assert base["purl"] == f"pkg:oci/python@{digest}"
     assert needs(document)["app"] == ["pypi flask", "python"]
 
 
