@@ -124,7 +124,7 @@ def write(
     path = output or default_path(settings)
     found = commit.read(settings.root)
     found.check(selection.app(settings).files)
-    chosen = _chosen(settings, progress)
+    chosen = inputs.fetch_choices(settings, progress=progress)
     files = _files(settings, chosen, progress)
     with disk.scratch(path.parent) as scratch, disk.atomic(path) as file:
         source = scratch / SOURCE
@@ -167,15 +167,6 @@ def _has_tool(settings: Settings) -> bool:
 
 _Files = dict[str, tuple[str, Path, str]]
 """By their names in a bundle: SHA-256, where they are, and what messages call them."""
-
-
-def _chosen(
-    settings: Settings, progress: Progress
-) -> dict[inputs.Choice, Mapping[str, str]]:
-    return {
-        choice: inputs.fetch_choice(settings, choice, progress=progress)
-        for choice in inputs.choices(settings)
-    }
 
 
 def _files(
