@@ -74,6 +74,8 @@ class Bundle:
     """The hosts whose tools are in it, such as `Python 3.13 on Linux x86_64`."""
     has_tool: bool
     """Whether this tool itself is in it, as a wheel or among the commit's files."""
+    ignored: tuple[str, ...]
+    """Files of an image that a .gitignore names: only git takes them for the commit's."""
 
     @property
     def size(self) -> int:
@@ -123,7 +125,8 @@ def write(
         )
     path = output or default_path(settings)
     found = commit.read(settings.root)
-    found.check(selection.app(settings).files)
+    packed = selection.app(settings).files
+    found.check(packed)
     chosen = inputs.fetch_choices(settings, progress=progress)
     files = _files(settings, chosen, progress)
     with disk.scratch(path.parent) as scratch, disk.atomic(path) as file:
@@ -155,6 +158,7 @@ def write(
         items,
         tuple(dict.fromkeys(str(choice.target) for choice in chosen)),
         _has_tool(settings),
+        found.ignored(packed),
     )
 
 
@@ -323,7 +327,7 @@ def _facts(path: Path, region: Region, entry: archive.Entry | None) -> _Facts:
         raise Problem(f"{path} is no bundle: `invoke bundle` makes one")
     damaged = Problem(f"{path.name}: {LIST} is damaged: get the bundle again")
     if entry.size > archive.MAX_JSON:
-        raise damaged
+        raise Problem(f"{path.name}: {LIST} is larger than {archive.MAX_JSON} bytes")
     try:
         found = json.loads(region.part(entry.offset, entry.size).read())
         number = int(found["format"])

@@ -252,6 +252,18 @@ def test_the_commits_files_are_those_that_git_has(
     assert git(out, "write-tree") == git(top, "rev-parse", "HEAD^{tree}")
 
 
+def test_a_file_that_only_git_takes_for_the_commits_is_told(
+    filled: Settings, progress: Record
+) -> None:
+    """Where there is no git, .gitignore keeps it out of the image."""
+    assert bundle.write(filled, progress=progress).ignored == ()
+    (filled.root / ".gitignore").write_text("/dist/\n*.css\n")
+    (filled.root / "made.css").write_text("")
+    git(filled.root, "add", "--force", "made.css")
+    commit(filled.root)
+    assert bundle.write(filled, progress=progress).ignored == ("made.css",)
+
+
 def change(sample: Settings) -> None:
     (sample.root / "app.py").write_text("app = 3\n")
 
@@ -600,9 +612,9 @@ def longer(facts: dict[str, Any]) -> None:
         ),
         (
             lambda path: rewrite(
-                path, lambda e: e.__setitem__(0, (e[0][0], b" " * ((4 << 20) + 1)))
+                path, lambda e: e.__setitem__(0, (e[0][0], e[0][1] + b" " * (4 << 20)))
             ),
-            "bundle.json is damaged",
+            "bundle.json is larger than 4194304 bytes",
         ),
         (lambda path: relist(path, longer), "one_1.0_amd64.deb .* has .* bytes, not"),
     ],
