@@ -146,10 +146,11 @@ def lint(s: Session) -> None:
 def fetch(s: Session, from_: str = "") -> None:
     """Download what the locks name into the input cache, each file checked."""
     from containerize.fetch import inputs
-    from containerize.publish import bundle
 
     settings = s.settings
     if from_:
+        from containerize.publish import bundle
+
         restored = bundle.restore(settings, Path(from_).expanduser(), progress=Meter())
         say(f"from      {from_}, of commit {restored.commit}")
         for line in restored.told():

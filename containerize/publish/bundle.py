@@ -75,7 +75,7 @@ class Bundle:
     has_tool: bool
     """Whether this tool itself is in it, as a wheel or among the commit's files."""
     ignored: tuple[str, ...]
-    """Files of an image that a .gitignore names: only git takes them for the commit's."""
+    """Files of an image that a .gitignore names, so that without git it lacks them."""
 
     @property
     def size(self) -> int:
@@ -313,19 +313,22 @@ class _Facts:
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[Region]:
+    """The bytes of a bundle, which a tar's first name says that it is."""
     try:
         file = path.open("rb")
     except OSError as error:
         raise Problem(f"cannot read {path}: {error.strerror}: mend that") from None
     with file:
+        if file.read(len(LIST) + 1) != LIST.encode() + b"\0":
+            raise Problem(f"{path} is no bundle: `invoke bundle` makes one")
         yield Region(file, 0, os.fstat(file.fileno()).st_size)
 
 
 def _facts(path: Path, region: Region, entry: archive.Entry | None) -> _Facts:
     """The list of a bundle, which is its first entry."""
-    if entry is None or entry.path != LIST.encode() or entry.kind != tarfile.REGTYPE:
-        raise Problem(f"{path} is no bundle: `invoke bundle` makes one")
     damaged = Problem(f"{path.name}: {LIST} is damaged: get the bundle again")
+    if entry is None or entry.path != LIST.encode() or entry.kind != tarfile.REGTYPE:
+        raise damaged
     if entry.size > archive.MAX_JSON:
         raise Problem(f"{path.name}: {LIST} is larger than {archive.MAX_JSON} bytes")
     try:

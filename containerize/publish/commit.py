@@ -48,7 +48,7 @@ class Commit:
         As a file is that a filter of git's (Git LFS) has made, or an ignored one.
         """
         known = {blob.path: blob for blob in self.blobs}
-        other = [file.path for file in packed if not self._is_in(known, file)]
+        other = [shown(_path(f)) for f in packed if not self._is_in(known, f)]
         if other:
             raise Problem(
                 f"the image packs what the commit does not have so: {some(other)}: "

@@ -558,6 +558,11 @@ def test_a_truncated_bundle_names_the_file_in_which_it_ends(
     assert "the tar ends before" in said or "is truncated" in said
 
 
+def link_the_list(entries: Entries) -> None:
+    info, _ = entries[0]
+    info.type, info.linkname = tarfile.SYMTYPE, "/etc/passwd"
+
+
 def longer(facts: dict[str, Any]) -> None:
     facts["items"][0]["size"] += 1
 
@@ -579,8 +584,10 @@ def longer(facts: dict[str, Any]) -> None:
         ),
         (lambda path: rewrite(path, lambda entries: entries.pop(0)), "is no bundle"),
         (lambda path: path.write_bytes(bytes(10240)), "is no bundle"),
-        (lambda path: path.write_bytes(b"PK\3\4" * 1000), "header"),
-        (lambda path: path.write_bytes(b""), "is truncated"),
+        (lambda path: path.write_bytes(b"PK\3\4" * 1000), "is no bundle"),
+        (lambda path: path.write_bytes(b""), "is no bundle"),
+        (lambda path: path.write_bytes(b"bundle.json\0"), "is truncated"),
+        (lambda path: rewrite(path, link_the_list), "bundle.json is damaged"),
         (lambda path: path.unlink(), "cannot read .*: No such file"),
         (
             lambda path: (path.unlink(), path.mkdir()),
