@@ -1,9 +1,12 @@
-# containerize format 2 sha256:3375967ea506230bc367247bff7f43c5
+# containerize format 3 sha256:8d7c194b1253f47d5589d707780bb318
 # Built from the layers that `invoke build` packs, with no network. By hand, once
 # they are packed: docker build --network none -t NAME .
 
 # Nothing below the packed layers; a setting, base-image, puts an image there.
 ARG BASE=scratch
+# What compiles the modules: the image itself, or if that is for another processor than
+# the engine's, one like it for the engine's, which finds TREE of the image as data.
+ARG COMPILER=base
 
 FROM ${BASE} AS base
 # The project's name, and the app as FLASK_APP says it.
@@ -31,9 +34,12 @@ ADD build/rootfs.tar /
 
 # Compiled modules halve the start. To what compiles them a layer is data, which lies in
 # /tmp: nothing of the app, the wheels or the site of a base image runs here.
-FROM base AS compiler
+FROM ${COMPILER} AS compiler
+ARG TREE=/tmp
 ENV PYTHONHASHSEED=0 PYTHONPATH=
+HEALTHCHECK NONE
 COPY build/compile_modules.py /tmp/
+COPY --from=base ${TREE} /tmp/image/
 
 # Python's own, the wheels' and those of what serves the app.
 FROM compiler AS compiled

@@ -8,5 +8,5 @@ never exits: functions take files and values, return files and values, and raise
 DISTRIBUTION = "flask-containerize"
 """The name that this tool is installed by."""
 
-FORMAT = 2
+FORMAT = 3
 """Goes up if the tool writes other bytes for the same inputs, and only then."""

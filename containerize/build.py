@@ -22,13 +22,13 @@ from packaging.requirements import Requirement
 from containerize import DISTRIBUTION, FORMAT, disk
 from containerize.engines.engine import Engine, ignore
 from containerize.errors import Problem, some
-from containerize.fetch import inputs
-from containerize.image import canonical, record
+from containerize.fetch import bases, inputs
+from containerize.image import canonical, index, record
 from containerize.image.canonical import ImageDigests
 from containerize.init import marks
 from containerize.lock import locks
-from containerize.pack import layers, selection
-from containerize.settings import Settings, check_tag
+from containerize.pack import compile_modules, layers, selection
+from containerize.settings import ARCHITECTURES, Settings, check_tag
 
 WAITS = "waiting for another build of this checkout"
 
@@ -38,6 +38,7 @@ class Image:
     """A built image: its names, its archive and what the archive holds."""
 
     references: tuple[str, ...]
+    """None if it is for another processor than the engine's, which does not have it."""
     archive: Path
     digests: ImageDigests
     packed: layers.Packed
@@ -46,7 +47,12 @@ class Image:
 
 
 def archive_path(settings: Settings) -> Path:
-    """The OCI archive of the last build."""
+    """The OCI archive of the last build, for the architecture that is built."""
+    return settings.dist_dir / f"{settings.image}-{settings.image_architecture}.tar"
+
+
+def index_path(settings: Settings) -> Path:
+    """The OCI archive of the index, if there is an image for several processors."""
     return settings.dist_dir / f"{settings.image}.tar"
 
 
@@ -64,28 +70,79 @@ def fresh(settings: Settings) -> str:
     return settings.reference(f"building-{secrets.token_hex(4)}")
 
 
-def build_arguments(settings: Settings) -> dict[str, str]:
-    """What the Dockerfile is told of the settings, by the names of its arguments."""
+def build_arguments(settings: Settings, compiler: str = "") -> dict[str, str]:
+    """What the Dockerfile is told of the settings, by the names of its arguments.
+
+    `compiler` is the image that compiles, if it is another than the one that is built.
+    """
     # A label for what the builder leaves behind too, which --label does not reach.
     found = {"PROJECT": settings.image}
     if settings.base_image:
-        found["BASE"] = settings.base_image
-    return found | {"APP": settings.app}
+        found["BASE"] = bases.reference(settings)
+    found["APP"] = settings.app
+    if compiler:
+        return found | {"COMPILER": compiler, "TREE": "/"}
+    # Of another's image nothing is known but the directory that we put there.
+    return found | ({"TREE": f"/{layers.APP}"} if settings.base_image else {})
 
 
 def build_command(
-    settings: Settings, kind: str, names: Sequence[str], *, cache: bool = True
+    settings: Settings,
+    kind: str,
+    names: Sequence[str],
+    *,
+    cache: bool = True,
+    compiler: str = "",
 ) -> list[str]:
-    """The arguments with which an engine of that kind, docker or podman, builds."""
+    """The arguments with which an engine of that kind, docker or podman, builds.
+
+    `compiler` is as `build_arguments` has it.
+    """
+    arguments, context = build_arguments(settings, compiler), context_path(settings)
+    return _build_command(settings.root, kind, names, arguments, context, cache=cache)
+
+
+def compiler_command(
+    settings: Settings, kind: str, name: str, host: str, *, cache: bool = True
+) -> list[str]:
+    """The arguments that build what compiles a foreign image: the first stage of its
+    like for the processor `host`, the engine's."""
+    like = settings.for_architecture(host)
+    arguments, context = build_arguments(like), compiler_path(settings)
+    command = _build_command(
+        settings.root, kind, [name], arguments, context, cache=cache
+    )
+    return [*command[:-1], "--target", "base", command[-1]]
+
+
+def _build_command(
+    root: Path,
+    kind: str,
+    names: Sequence[str],
+    arguments: Mapping[str, str],
+    context: Path,
+    *,
+    cache: bool,
+) -> list[str]:
     command = ["build", "--network", "none"]
     # Podman's own image format has no HEALTHCHECK.
     command += ["--format", "docker"] if kind == "podman" else []
     command += [] if cache else ["--no-cache"]
-    for name, value in build_arguments(settings).items():
+    for name, value in arguments.items():
         command += ["--build-arg", f"{name}={value}"]
     for name in names:
         command += ["--tag", name]
-    return [*command, os.path.relpath(settings.build_dir / "context", settings.root)]
+    return [*command, os.path.relpath(context, root)]
+
+
+def context_path(settings: Settings) -> Path:
+    """The context of a build."""
+    return settings.build_dir / "context"
+
+
+def compiler_path(settings: Settings) -> Path:
+    """The context of the build of what compiles a foreign image."""
+    return settings.build_dir / "compiler"
 
 
 def save_command(kind: str, name: str, saved: Path) -> list[str]:
@@ -110,10 +167,13 @@ def build(
     cache: bool = True,
     output: Path | None = None,
     collected: inputs.Inputs | None = None,
+    host: str = "",
     on_line: Callable[[str], None] = ignore,
 ) -> Image:
     """Pack the layers, build with `engine`, make the image canonical and load it.
 
+    An image for another processor than `host`, the engine's unless it is given, is not
+    loaded, and nothing of it runs: see `make`.
     `collected` are the inputs, which are read from the cache if they are not given.
     Builds of one checkout come one after the other, which `on_line` is told.
     The archive, `output` or the one in the dist directory, appears whole or not at
@@ -121,17 +181,19 @@ def build(
     a lock or an input is missing or wrong or changes meanwhile, and where the engine
     fails or has no image after it.
     """
-    with disk.turn(settings.build_dir, lambda: on_line(WAITS)):
+    host = host or engine.native()
+    own = settings.image_architecture == host
+    with disk.turn(settings.build_top, lambda: on_line(WAITS)):
         names = references(settings, tags)
         archive = output or archive_path(settings)
         app = selection.app(settings)
         sources = record.inputs(settings, app)
-        packed = pack(settings, collected, app)
+        packed = pack(settings, collected, app, host=host)
         built = fresh(settings)
         try:
             with concurrent.futures.ThreadPoolExecutor(1) as pool:
                 ignored = pool.submit(selection.ignored, settings)
-                make(settings, engine, [built], cache=cache)
+                make(settings, engine, [built], cache=cache, host=host)
                 with disk.scratch(archive.parent) as scratch:
                     saved = save(engine, built, scratch)
                     changes = pool.submit(record.changes, settings, {"inputs": sources})
@@ -146,8 +208,11 @@ def build(
                     f"{some(changed)} changed during the build: build again, or name "
                     "in exclude what no image needs"
                 )
-            load(engine, archive, digests, _held(settings, engine))
-            loaded = _name_loaded(engine, digests, names)
+            loaded = {}
+            if own:
+                load(engine, archive, digests, _held(settings, engine))
+                held = _name_loaded(engine, digests, names)
+                loaded[_engine_name(engine)] = held
         finally:
             # The builder's own form has done its work; its layers stay as build cache.
             engine.run("rmi", "--no-prune", built, check=False, echo=False)
@@ -157,10 +222,10 @@ def build(
                 digests,
                 sources=sources,
                 names=names,
-                loaded={_engine_name(engine): loaded},
+                loaded=loaded,
             )
         return Image(
-            references=names,
+            references=names if own else (),
             archive=archive,
             digests=digests,
             packed=packed,
@@ -168,19 +233,100 @@ def build(
         )
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class All:
+    """The images for all processors, and their index if there are several."""
+
+    digests: tuple[ImageDigests, ...]
+    """In the order of the setting `architectures`."""
+    index: str = ""
+    """The digest of the index."""
+    archive: Path
+    """The index's, or the one image's."""
+
+
+def build_all(
+    settings: Settings,
+    engine: Engine,
+    *,
+    tags: Sequence[str] = (),
+    cache: bool = True,
+    on_image: Callable[[Settings, Image], None] = lambda _, image: None,
+    on_line: Callable[[str], None] = ignore,
+) -> All:
+    """Build the image of every processor, and the archive of their index.
+
+    All inputs must be in the cache. `on_image` is told each that is built. Raises
+    Problem as `build` does; what the images cannot be is told before any is built.
+    """
+    each = [settings.for_architecture(a) for a in settings.image_architectures]
+    check_same_python(settings, locks.read_base(settings), settings.image_architectures)
+    collected = [inputs.collect(one) for one in each]
+    digests = []
+    for one, given in zip(each, collected, strict=True):
+        image = build(
+            one, engine, tags=tags, cache=cache, collected=given, on_line=on_line
+        )
+        on_image(one, image)
+        digests.append(image.digests)
+    names = references(settings, tags)
+    return _joined(settings, digests, names, collected[0].base.time)
+
+
+def _joined(
+    settings: Settings, digests: Sequence[ImageDigests], names: Sequence[str], time: int
+) -> All:
+    """What `build_all` returns, once the archive of the index is written."""
+    each = [settings.for_architecture(a) for a in settings.image_architectures]
+    archives = [archive_path(one) for one in each]
+    if len(each) == 1:
+        return All(digests=tuple(digests), archive=archives[0])
+    target = index_path(settings)
+    made = index.write(archives, target, time=time, references=names)
+    return All(digests=tuple(digests), index=made, archive=target)
+
+
+def current_all(settings: Settings) -> All | None:
+    """The digests of all archives, where these are of the files as they are."""
+    each = [settings.for_architecture(a) for a in settings.image_architectures]
+    digests = [found for one in each if (found := current(one))]
+    if len(digests) < len(each):
+        return None
+    archives = [archive_path(one) for one in each]
+    if len(each) == 1:
+        return All(digests=tuple(digests), archive=archives[0])
+    target, made = index_path(settings), index.digest([*map(index.describe, archives)])
+    try:
+        if index.read_digest(target) != made:
+            return None
+    except Problem:  # Damaged or of other images: build it again.
+        return None
+    return All(digests=tuple(digests), index=made, archive=target)
+
+
 def pack(
     settings: Settings,
     collected: inputs.Inputs | None = None,
     app: selection.App | None = None,
+    *,
+    host: str = "",
 ) -> layers.Packed:
     """Pack the layers. Raises Problem where an input or the Dockerfile is missing.
 
-    And where another format of this tool made the Dockerfile. `collected` and `app`
-    are read here if they are not given.
+    And where another format of this tool made the Dockerfile, or the processor `host`,
+    the image's own if it is not given, has no Python that compiles for the image's.
+    `collected` and `app` are read here if they are not given.
     """
     check_pins()
     check_dockerfile(settings)
-    return layers.pack(settings, collected, app)
+    if host in ("", settings.image_architecture):
+        return layers.pack(settings, collected, app)
+    like = settings.for_architecture(host)
+    base = inputs.collect_base(like)
+    check_same_python(settings, base.base, (settings.image_architecture, host))
+    packed = layers.pack(settings, collected, app)
+    layers.pack_base(like, base)
+    return packed
 
 
 def check_dockerfile(settings: Settings) -> None:
@@ -192,6 +338,30 @@ def check_dockerfile(settings: Settings) -> None:
             "`containerize init` write it"
         )
     marks.check(settings.root / name, FORMAT)
+
+
+def check_same_python(
+    settings: Settings, locked: locks.BaseLock, architectures: Sequence[str]
+) -> None:
+    """A Problem if an architecture of base.lock has another Python than the others.
+
+    Or none. Without packages there, as on a base image, there is nothing to compare.
+    """
+    if not locked.packages or settings.base_image:
+        return
+    found = {each: locked.python(settings, each) for each in architectures}
+    for each, python in found.items():
+        if not python:
+            raise Problem(
+                f"base.lock has no python{settings.python} for {each}: name {each} in "
+                "the setting architectures, and run `invoke lock`"
+            )
+    if len(set(found.values())) > 1:
+        said = ", ".join(f"{python} for {each}" for each, python in found.items())
+        raise Problem(
+            f"base.lock has different Pythons, {said}, and one compiles for the other: "
+            "`invoke lock --upgrade` once Debian has the same for each"
+        )
 
 
 def check_pins() -> None:
@@ -219,19 +389,74 @@ def check_pins() -> None:
 
 
 def make(
-    settings: Settings, engine: Engine, names: Sequence[str], *, cache: bool = True
+    settings: Settings,
+    engine: Engine,
+    names: Sequence[str],
+    *,
+    cache: bool = True,
+    host: str = "",
 ) -> str:
     """Build from the packed layers; returns the engine's ID of the builder's form.
 
+    The modules of an image for another processor than `host`, the engine's unless it is
+    given, are compiled by the first stage of an image like it for `host`: one version
+    of Python makes the same bytes everywhere, and nothing of the image itself runs.
     The first name must be new, so that what has it afterwards is what was built.
     Raises Problem where nothing has it, as after a builder that keeps its result.
     """
+    host = host or engine.native()
+    if settings.image_architecture == host:
+        return _make(settings, engine, names, cache=cache)
+    compiler = f"{names[0]}-compiler"
+    context = compiler_path(settings)
+    like = settings.for_architecture(host)
+    layers.stage_base(like, context)
+    command = compiler_command(settings, engine.kind, compiler, host, cache=cache)
+    try:
+        _run(settings, engine, command, compiler, context, build_arguments(like))
+        return _make(settings, engine, names, cache=cache, compiler=compiler)
+    except Problem as problem:
+        code = compile_modules.OTHER_PYTHON
+        if re.search(rf"compile_modules.*\b(code|status):? {code}\b", str(problem)):
+            raise Problem(
+                f"the base image's Python for {settings.image_architecture} is not of "
+                f"the version of that for {host}, which compiles its modules: take one "
+                "whose Python is the same for each processor"
+            ) from None
+        raise
+    finally:
+        engine.run("rmi", "--no-prune", compiler, check=False, echo=False)
+
+
+def _make(
+    settings: Settings,
+    engine: Engine,
+    names: Sequence[str],
+    *,
+    cache: bool,
+    compiler: str = "",
+) -> str:
     context = layers.stage(settings)
+    command = build_command(
+        settings, engine.kind, names, cache=cache, compiler=compiler
+    )
+    arguments = build_arguments(settings, compiler)
+    return _run(settings, engine, command, names[0], context, arguments)
+
+
+def _run(
+    settings: Settings,
+    engine: Engine,
+    command: Sequence[str],
+    name: str,
+    context: Path,
+    arguments: Mapping[str, str],
+) -> str:
+    """Run a build of a staged context; returns the engine's ID of what has `name`."""
     if engine.kind == "podman":
-        _tell_apart(context / "Dockerfile", build_arguments(settings))
-    command = build_command(settings, engine.kind, names, cache=cache)
+        _tell_apart(context / "Dockerfile", arguments)
     engine.stream(*command, cwd=settings.root)
-    form = ("image", "inspect", "--format", "{{.Id}}", names[0])
+    form = ("image", "inspect", "--format", "{{.Id}}", name)
     found = engine.run(*form, check=False, echo=False)
     if found.returncode:
         kept = "see what its `build` really runs"
@@ -251,12 +476,14 @@ def _tell_apart(dockerfile: Path, arguments: Mapping[str, str]) -> None:
 
     Podman takes `ENV X=${ARG}` from its cache whatever the value is (buildah 1.28).
     """
-    text = json.dumps(arguments, sort_keys=True)
+    # What it builds from it does tell apart, and that one's name is always new.
+    told = {name: value for name, value in arguments.items() if name != "COMPILER"}
+    text = json.dumps(told, sort_keys=True)
     line = f"ARG values_{hashlib.sha256(text.encode()).hexdigest()[:32]}=1\n".encode()
-    told = re.sub(
+    staged = re.sub(
         rb"(?im)^[ \t]*FROM[ \t].*\n", lambda m: m[0] + line, dockerfile.read_bytes()
     )
-    dockerfile.write_bytes(told)
+    dockerfile.write_bytes(staged)
 
 
 def save(engine: Engine, name: str, directory: Path) -> Path:
@@ -376,6 +603,9 @@ def _name_loaded(engine: Engine, digests: ImageDigests, names: Sequence[str]) ->
         for foreign in given:
             if engine.kind == "podman" and foreign.endswith(f"/library/{name}"):
                 engine.run("untag", digest, foreign, echo=False)
+            if engine.kind == "docker" and foreign == f"localhost/{name}":
+                # A containerd store takes the index's names (`canonical.names_of`).
+                engine.run("rmi", "--no-prune", foreign, echo=False)
     return loaded
 
 
@@ -480,7 +710,9 @@ def clean(settings: Settings) -> None:
                 f"{error.filename or path} cannot be removed ({error.strerror}): "
                 "see whose it is"
             ) from None
-    for directory in (settings.build_dir, settings.dist_dir):
+    top = settings.build_top
+    of_each = [top / each for each in sorted({*ARCHITECTURES.values()})]
+    for directory in (*of_each, top, settings.dist_dir):
         with contextlib.suppress(OSError):  # not empty, or not there
             directory.rmdir()
 

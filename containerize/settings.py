@@ -88,8 +88,9 @@ class Settings:
     one of `architectures`, else the first of these."""
     suite: str = "trixie"
     """The Debian release of the base packages."""
-    base_image: str = ""
-    """`NAME@sha256:…` of an image to build on instead of the base packages."""
+    base_image: str | Mapping[str, str] = dataclasses.field(default="", hash=False)
+    """`NAME@sha256:…` of an image to build on instead of the base packages: that of an
+    index, or a table of one for each architecture, where there are several."""
     mirrors: tuple[str, ...] = ()
     """Debian mirrors, tried in turn; those of this machine's apt when empty."""
     security_mirrors: tuple[str, ...] = ()
@@ -106,6 +107,8 @@ class Settings:
     """`NAME:/path` or `./directory:/path`, each with `:options` if need be."""
     network: str = ""
     """Network of the engine that the containers join; its default one when empty."""
+    insecure_registries: tuple[str, ...] = ()
+    """Registries, as HOST or HOST:PORT, that may be spoken to without TLS."""
     commands: Mapping[str, str] = dataclasses.field(default_factory=dict, hash=False)
     """Further processes by name, each a container of its own: `NAME = "COMMAND"`."""
     memory: str = "128m"
@@ -118,9 +121,16 @@ class Settings:
     """Seconds that `stop` waits before the engine kills the container."""
 
     @property
-    def build_dir(self) -> Path:
-        """Where the packed layers go: the only files the build context lets through."""
+    def build_top(self) -> Path:
+        """Where all that is packed goes; one build at a time has it."""
         return self.root / "build"
+
+    @property
+    def build_dir(self) -> Path:
+        """Where the packed layers go, for this machine's processor all that the build
+        context of a `docker build` by hand lets through."""
+        chosen, own = self._chosen(), this_machine()
+        return self.build_top / chosen if chosen and chosen != own else self.build_top
 
     @property
     def dist_dir(self) -> Path:
@@ -158,15 +168,19 @@ class Settings:
 
         Raises Problem if none is named and this machine's is unknown.
         """
-        machine = platform.machine().lower()
-        found = self.architecture or ARCHITECTURES.get(machine)
-        if self.architectures and found not in self.architectures:
-            found = self.architectures[0]
+        found = self._chosen()
         if found is None:
+            machine = platform.machine().lower()
             raise Problem(
                 f"no image can be made for this machine's processor, {machine}: "
                 f"set {PREFIX}ARCHITECTURE to amd64 or arm64"
             )
+        return found
+
+    def _chosen(self) -> str | None:
+        found = self.architecture or this_machine()
+        if self.architectures and found not in self.architectures:
+            return self.architectures[0]
         return found
 
     @property
@@ -174,9 +188,29 @@ class Settings:
         """Those with an image: `architectures`, or the one that is built."""
         return self.architectures or (self.image_architecture,)
 
+    @property
+    def locked_architectures(self) -> tuple[str, ...]:
+        """Those that the locks are for: `architectures`, or all that there are."""
+        return tuple(sorted(self.architectures or {*ARCHITECTURES.values()}))
+
     def for_architecture(self, architecture: str) -> Settings:
         """The same settings with another architecture's image to build."""
         return dataclasses.replace(self, architecture=architecture)
+
+    @property
+    def base_reference(self) -> str:
+        """`base_image` for the architecture that is built; nothing if none is set.
+
+        Raises Problem if it is a table without that architecture.
+        """
+        if isinstance(self.base_image, str):
+            return self.base_image
+        wanted = self.image_architecture
+        if wanted not in self.base_image:
+            raise Problem(
+                f'base-image names none for {wanted}: add {wanted} = "NAME@sha256:…"'
+            )
+        return self.base_image[wanted]
 
     @property
     def debian_image_name(self) -> str:
@@ -202,6 +236,11 @@ class Settings:
     def reference(self, tag: str | None = None) -> str:
         """`IMAGE:TAG` for a tag, by default the first of `tags`."""
         return f"{self.image}:{check_tag(tag) if tag is not None else self.tags[0]}"
+
+
+def this_machine() -> str | None:
+    """This machine's processor in OCI's terms; None for one that no image is for."""
+    return ARCHITECTURES.get(platform.machine().lower())
 
 
 def find_root(start: Path) -> Path:
@@ -352,6 +391,12 @@ def _typed(
         if isinstance(value, list) and all(isinstance(part, str) for part in value):
             return tuple(value)
         raise Problem(f"{where} must be a list of strings, not {value!r}")
+    if kind == "str | Mapping[str, str]":
+        if isinstance(value, str):
+            return value
+        if isinstance(value, dict) and all(isinstance(v, str) for v in value.values()):
+            return value
+        raise Problem(f"{where} must be a string, or a table of them, not {value!r}")
     if kind == "Mapping[str, str]":
         if text:
             raise Problem(f"{where} cannot be set by a variable: use pyproject.toml")
@@ -409,11 +454,7 @@ def _check(settings: Settings) -> None:
             f"architecture {settings.architecture!r} is none of architectures: name it "
             "there too"
         )
-    if settings.base_image and not _PINNED.fullmatch(settings.base_image):
-        raise Problem(
-            f"base-image {settings.base_image!r} has no digest: pin it as "
-            "NAME@sha256:…, so that every build starts from the same bytes"
-        )
+    _check_base_image(settings)
     check_size(settings.memory)
     check_network(settings.network)
     for volume in settings.volumes:
@@ -423,3 +464,20 @@ def _check(settings: Settings) -> None:
     for name in ("pids", "health_timeout", "stop_timeout"):
         if getattr(settings, name) < 1:
             raise Problem(f"{name.replace('_', '-')} must be at least 1")
+
+
+def _check_base_image(settings: Settings) -> None:
+    named = settings.base_image
+    if not named:
+        return
+    for one in [named] if isinstance(named, str) else named.values():
+        if not _PINNED.fullmatch(one):
+            raise Problem(
+                f"base-image {one!r} has no digest: pin it as NAME@sha256:…, so that "
+                "every build starts from the same bytes"
+            )
+    for name in () if isinstance(named, str) else named:
+        if name not in ARCHITECTURES.values():
+            raise Problem(f"base-image: {name!r} is unknown: use amd64 or arm64")
+    for name in settings.architectures:
+        _ = settings.for_architecture(name).base_reference

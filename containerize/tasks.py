@@ -31,11 +31,12 @@ from containerize.terminal import (
 from containerize.verbs import ENGINE, GIVEN, NAME, PORT, TAG, Commands, Session, verb
 
 if TYPE_CHECKING:
-    from containerize.build import Image
+    from containerize.build import All, Image
     from containerize.engines.container import Container
+    from containerize.engines.engine import Engine
     from containerize.fetch.inputs import Inputs
     from containerize.settings import Settings
-    from containerize.verify.rebuild import Verdict
+    from containerize.verify.rebuild import Rebuild, Verdict
 
 # Here, since --list and --help write too.
 prepare_streams()
@@ -85,6 +86,42 @@ def lock(s: Session, upgrade: bool = False, check: bool = False) -> None:
     if stale := locks.check(s.settings):
         raise Problem("; ".join(dict.fromkeys(stale)))
     say("The locks are in step with their inputs.")
+
+
+@verb(
+    lambda s, security=False: (
+        f"Would resolve the locks in {s.settings.root} and write none."
+    ),
+    help={
+        "security": "only what concerns security, and exit code 1 if there is any: "
+        "versions of Debian's security suite, advisories of the package index",
+    },
+)
+def outdated(s: Session, security: bool = False) -> None:
+    """Say what `lock --upgrade` would take now, and what was yanked; writes nothing."""
+    from containerize.errors import Problem, some
+    from containerize.lock import outdated as looking
+
+    # What is found is all that stdout gets.
+    with contextlib.redirect_stdout(sys.stderr):
+        found = looking.find(s.settings, progress=Meter())
+    if security:
+        found = found.about_security()
+    for line in (*found.updates, *found.told.known):
+        say(f"  {line}")
+    for text in found.told.untold:
+        say(text)
+    if found.failed:
+        raise Problem(found.failed)
+    if not security:
+        say(found.summary())
+    elif names := found.names():
+        raise Problem(
+            f"security concerns {some(names)}: run `invoke lock --upgrade`, then "
+            "`invoke outdated --security` again"
+        )
+    else:
+        say(found.clearance())
 
 
 def refresh(settings: Settings) -> None:
@@ -147,51 +184,66 @@ def fetch(s: Session, from_: str = "") -> None:
     """Download what the locks name into the input cache, each file checked."""
     from containerize.fetch import inputs
 
-    settings = s.settings
     if from_:
         from containerize.publish import bundle
 
-        restored = bundle.restore(settings, Path(from_).expanduser(), progress=Meter())
+        restored = bundle.restore(
+            s.settings, Path(from_).expanduser(), progress=Meter()
+        )
         say(f"from      {from_}, of commit {restored.commit}")
         for line in restored.told():
             say(line)
-    found = {
+    held = {
         path
-        for architecture in settings.image_architectures
-        for path in inputs.fetch(
-            settings.for_architecture(architecture),
-            progress=Meter(),
-            offline=bool(from_),
-        ).paths
+        for one in s.each()
+        for path in inputs.fetch(one, progress=Meter(), offline=bool(from_)).paths
     }
-    say(f"All {len(found)} inputs are in {settings.cache_dir}, their hashes checked.")
+    say(f"All {len(held)} inputs are in {s.settings.cache_dir}, their hashes checked.")
 
 
 def _dry_build(
-    s: Session, tag: Sequence[str] = (), no_cache: bool = False, **_: Any
+    s: Session,
+    all: bool = False,  # noqa: A002 - the flag's name
+    tag: Sequence[str] = (),
+    no_cache: bool = False,
+    **_: Any,
 ) -> Commands:
     from containerize import build
 
-    return s.build_commands(build.references(s.settings, tag), cache=not no_cache)
+    names = build.references(s.settings, tag)
+    return s.build_commands(names, cache=not no_cache, every=all)
 
 
 @verb(
     _dry_build,
     iterable=["tag"],
     help={
+        "all": "every processor's image of the setting architectures, and their index",
         "tag": "tag to give; can be repeated; by default those of the settings",
         "no-cache": "ignore the builder's cache",
         "engine": ENGINE,
     },
 )
-def build(s: Session, tag: list[str], no_cache: bool = False, engine: str = "") -> None:
+def build(
+    s: Session,
+    tag: list[str],
+    all: bool = False,  # noqa: A002 - the flag's name
+    no_cache: bool = False,
+    engine: str = "",
+) -> None:
     """Build the image, with no network, and load it in its canonical form."""
     from containerize import build as building
     from containerize.fetch import inputs
 
     building.references(s.settings, tag)  # a bad tag is told before anything else
     using = s.engine
-    found = inputs.fetch(s.settings, progress=Meter())
+    if all:
+        made = build_all(s, using, tag, cache=not no_cache)
+        if made.index:
+            say(f"index     {made.index}")
+            say(f"archive   {made.archive}")
+        return
+    found = inputs.fetch(s.settings, progress=Meter(), host=using.native())
     describe(
         building.build(
             s.settings,
@@ -201,6 +253,24 @@ def build(s: Session, tag: list[str], no_cache: bool = False, engine: str = "") 
             collected=found,
             on_line=say,
         )
+    )
+
+
+def build_all(
+    s: Session, using: Engine, tags: Sequence[str] = (), *, cache: bool = True
+) -> All:
+    """Fetch the inputs of every processor's image, and build all; each is described."""
+    from containerize import build as building
+    from containerize.fetch import inputs
+
+    def tell(settings: Settings, image: Image) -> None:
+        say(f"platform  linux/{settings.image_architecture}")
+        describe(image)
+
+    for one in s.each():
+        inputs.fetch(one, progress=Meter(), host=using.native())
+    return building.build_all(
+        s.settings, using, tags=tags, cache=cache, on_image=tell, on_line=say
     )
 
 
@@ -231,76 +301,107 @@ def describe(built: Image) -> None:
 
 
 @verb(
-    _dry_build,
+    lambda s, **_: _dry_build(s, all=True),
     help={"save": "put them into digests.json, on purpose", "engine": ENGINE},
 )
 def digest(s: Session, save: bool = False, engine: str = "") -> None:
-    """Print the image's digests, building it first where files have changed."""
+    """Print each image's digests and the index's, building first what has changed."""
     from containerize import build as building
-    from containerize.fetch import inputs
     from containerize.image import record
 
-    found = building.current(s.settings)
-    if not found:
-        using = s.engine
-        fetched = inputs.fetch(s.settings, progress=Meter())
-        found = building.build(
-            s.settings, using, collected=fetched, on_line=say
-        ).digests
-    say(f"manifest  {found.manifest}")
-    say(f"config    {found.config}")
-    for diff_id in found.diff_ids:
-        say(f"diff ID   {diff_id}")
+    found = building.current_all(s.settings) or build_all(s, s.engine)
+    for one, digests in zip(s.each(), found.digests, strict=True):
+        if found.index:
+            say(f"platform  linux/{one.image_architecture}")
+        say(f"manifest  {digests.manifest}")
+        say(f"config    {digests.config}")
+        for diff_id in digests.diff_ids:
+            say(f"diff ID   {diff_id}")
+    if found.index:
+        say(f"index     {found.index}")
     if save:
-        record.save_golden(s.settings, found)
+        record.save_golden(s.settings, *found.digests, index=found.index)
         say("They are in digests.json: commit it with what has changed them.")
 
 
-def _dry_verify(s: Session, engine: Sequence[str] = (), **_: Any) -> Commands:
+def _dry_verify(
+    s: Session,
+    all: bool = False,  # noqa: A002 - the flag's name
+    engine: Sequence[str] = (),
+    **_: Any,
+) -> Commands:
     sessions = [Session(name) for name in engine or [""]]
-    return [each.build_commands([], cache=False)[0] for each in sessions]
+    found = [each.build_commands([], cache=False, every=all) for each in sessions]
+    return [
+        command for commands in found for command in commands if command[0] == "build"
+    ]
 
 
 @verb(
     _dry_verify,
     iterable=["engine"],
     help={
-        "against": "an archive, a file like digests.json, or a digest sha256:…",
+        "all": "every processor's image of the setting architectures, and their index",
+        "against": "sha256:…, an archive, a file like digests.json, REGISTRY/NAME:TAG "
+        "or …@sha256:…, or the name or ID of a running container or Swarm service; "
+        "what several are is the first of these",
         "engine": "docker, podman, or a path to one; can be repeated",
         "verbose": "show each difference, and all that is known of it",
     },
 )
 def verify(
-    s: Session, engine: list[str], against: str = "", verbose: bool = False
+    s: Session,
+    engine: list[str],
+    all: bool = False,  # noqa: A002 - the flag's name
+    against: str = "",
+    verbose: bool = False,
 ) -> None:
     """Rebuild from nothing, otherwise each time, and compare the digests."""
     from containerize.errors import Problem
     from containerize.fetch import inputs
-    from containerize.verify import rebuild
+    from containerize.verify import against as named
+    from containerize.verify import every
 
     using = [Session(name).engine for name in engine or [""]]
-    inputs.fetch(s.settings, progress=Meter())
-    verdict = rebuild.verify(
+    target = named.find(s.settings, using, against, every=all, progress=Meter())
+    for note in target.notes:
+        say(note)
+    for wanted in target.images:
+        one = s.settings.for_architecture(wanted.architecture)
+        for each in using:
+            inputs.fetch(one, progress=Meter(), host=each.native())
+
+    def tell(rebuilt: Rebuild) -> None:
+        say(f"{rebuilt.digests.manifest}  {rebuilt.name}, {rebuilt.seconds:.1f} s")
+
+    found = every.verify(
         s.settings,
         using,
-        against=against,
+        target,
+        varied=not against,
         verbose=verbose,
-        on_rebuild=lambda r: say(f"{r.digests.manifest}  {r.name}, {r.seconds:.1f} s"),
+        on_rebuild=tell,
     )
-    if not verdict.equal:
-        explain(verdict)
-        raise Problem(
-            f"the image is not that of {verdict.expected}, {verdict.digest}"
-            if verdict.expected != verdict.digest
-            else f"the image is not {verdict.digest}"
-        )
-    say(f"Equal to {verdict.expected}: {verdict.digest}")
+    if found.equal:
+        say(found.words)
+        return
+    for verdict in found.verdicts:
+        if not verdict.equal:
+            explain(verdict, several=len(found.verdicts) > 1)
+    for line in found.unlike:
+        say(line)
+    raise Problem(found.words)
 
 
-def explain(verdict: Verdict) -> None:
+def explain(verdict: Verdict, *, several: bool) -> None:
+    """Say why a rebuild is another image; which one, if there are several."""
+    from containerize.image import record
+
+    if several:
+        say(f"platform  linux/{verdict.architecture}")
     for name in verdict.changed:
         say(f"changed   {name}")
-    if verdict.changed:
+    if verdict.changed and verdict.expected == record.GOLDEN:
         say("If these changes are meant: invoke digest --save, and commit digests.json")
     for found in verdict.differences:
         say(f"{found.layer}: {found.path}: {found.field} differs: {found.cause}")

@@ -104,4 +104,4 @@ class Meter:
         say(f"{start}{self.name}{size}")
 
     def note(self, text: str) -> None:
-        say(text)
+        say(f"\r\033[K{text}" if self.moving else text)

@@ -51,10 +51,19 @@ class Session:
 
     @functools.cached_property
     def engine(self) -> Engine:
-        """The engine that answers; it shows each command as it runs."""
-        from containerize.engines import engine
+        """The engine that answers; it shows each command as it runs.
 
-        return engine.find(self.settings, on_command=echo)
+        What is built from then on is for its processor, if another is not named.
+        """
+        from containerize.engines import engine
+        from containerize.settings import ARCHITECTURES
+
+        found = engine.find(self.settings, on_command=echo)
+        given, native = self.settings, found.native()
+        fitting = given.architectures or ARCHITECTURES.values()
+        if not given.architecture and native in fitting:
+            self.settings = given.for_architecture(native)
+        return found
 
     def ensure_engine(self) -> Engine:
         """The engine that answers, or else one installed and started now."""
@@ -123,15 +132,50 @@ class Session:
         )
         return settings, variables.read(settings, env)
 
-    def build_commands(self, names: Sequence[str], cache: bool = True) -> Commands:
+    def each(self) -> list[Settings]:
+        """The settings for each processor that there is an image for."""
+        found = self.settings
+        return [found.for_architecture(a) for a in found.image_architectures]
+
+    def build_commands(
+        self, names: Sequence[str], cache: bool = True, every: bool = False
+    ) -> Commands:
+        """What an engine gets to build; with `every`, each processor's image."""
+        from containerize.errors import Problem
+        from containerize.settings import this_machine
+
+        try:
+            host = self.engine.native()
+        except Problem:  # none answers: it may be for this machine's
+            host = this_machine() or self.settings.image_architecture
+        each = self.each() if every else [self.settings]
+        return [
+            command
+            for one in each
+            for command in self._build_commands(one, names, cache, host)
+        ]
+
+    def _build_commands(
+        self, settings: Settings, names: Sequence[str], cache: bool, host: str
+    ) -> Commands:
         from containerize import build
 
-        kind = Path(self.settings.engine).name or "docker"
-        fresh = build.fresh(self.settings)
+        kind = Path(settings.engine).name or "docker"
+        fresh, compiler, foreign = build.fresh(settings), "", []
+        if settings.image_architecture != host:
+            compiler = f"{fresh}-compiler"
+            first = build.compiler_command(settings, kind, compiler, host, cache=cache)
+            foreign = [first]
+        command = build.build_command(
+            settings, kind, [fresh], cache=cache, compiler=compiler
+        )
+        saved = build.save_command(kind, fresh, Path("saved.tar"))
+        if foreign:
+            return [*foreign, command, saved]
         return [
-            build.build_command(self.settings, kind, [fresh], cache=cache),
-            build.save_command(kind, fresh, Path("saved.tar")),
-            build.load_command(kind, build.archive_path(self.settings)),
+            command,
+            saved,
+            build.load_command(kind, build.archive_path(settings)),
             *(["tag", "CONFIG-DIGEST", name] for name in names),
         ]
 

@@ -73,6 +73,8 @@ class Engine:
     on_command: OnCommand = ignore
     """Is told each command before it runs, as a shell would take it."""
     reason: str = "it was named"
+    processor: str = ""
+    """What it says of the processor that it runs on, in OCI's terms."""
 
     def arguments(self, *arguments: str) -> list[str]:
         """The whole command line for a subcommand and its arguments."""
@@ -230,6 +232,10 @@ class Engine:
         answer = self.run(*form, image, echo=False)
         return "sha256:" + answer.stdout.strip().removeprefix("sha256:")
 
+    def native(self) -> str:
+        """The processor that it runs on, in OCI's terms; asked if it is not known."""
+        return self.processor or probe(self.command, self._environ()).processor
+
     def discard(self, name: str, *, echo: bool = True) -> None:
         """Remove a container at once, whatever it does, if it is there."""
         # Podman would leave it its time to stop first.
@@ -349,7 +355,7 @@ class Engine:
         return "legacy (the default of this release)"
 
 
-def docker(command: str, client: str, server: str) -> Engine:
+def docker(command: str, client: str, server: str, processor: str = "") -> Engine:
     """Docker, whose versions are given, with the best builder that they both have.
 
     Until release 23 a client has BuildKit in it, which it asks for if it is told to;
@@ -359,8 +365,9 @@ def docker(command: str, client: str, server: str) -> Engine:
     releases = (_release(client), _release(server))
     asked = os.environ.get("DOCKER_BUILDKIT")
     if asked or not all((18, 9) <= release < (23,) for release in releases):
-        return Engine("docker", (command,))
-    return Engine("docker", (command,), assigned={"build": {"DOCKER_BUILDKIT": "1"}})
+        return Engine("docker", (command,), processor=processor)
+    assigned = {"build": {"DOCKER_BUILDKIT": "1"}}
+    return Engine("docker", (command,), assigned=assigned, processor=processor)
 
 
 def podman(*command: str, **fields: Any) -> Engine:
@@ -433,9 +440,9 @@ def _try(command: str) -> tuple[Engine, str]:
             f"{command} is no Docker and no Podman, or it is broken: {found.message}"
         )
     if found.kind == "docker":
-        engine = docker(command, found.client, found.server)
+        engine = docker(command, found.client, found.server, found.processor)
     else:
-        engine = podman(command)
+        engine = podman(command, processor=found.processor)
     if not found.server:
         raise engine.problem(("version",), found.message)
     if engine.kind == "podman":
@@ -500,6 +507,8 @@ class Probe:
     client: str
     server: str
     message: str
+    processor: str = ""
+    """The one that it runs on, in OCI's terms."""
 
 
 def probe(command: Sequence[str], variables: Mapping[str, str]) -> Probe:
@@ -522,8 +531,11 @@ def probe(command: Sequence[str], variables: Mapping[str, str]) -> Probe:
         last = message.splitlines()[-1:] or ["it answers nothing"]
         return Probe(None, "", "", last[0])
     if "OsArch" in client:  # Podman's field; `docker` may be Podman under that name.
-        return Probe("podman", version, str(server.get("Version", version)), message)
-    return Probe("docker", version, str(server.get("Version", "")), message)
+        runs_on = str(server.get("OsArch", client["OsArch"])).partition("/")[2]
+        served = str(server.get("Version", version))
+        return Probe("podman", version, served, message, runs_on.partition("/")[0])
+    served, runs_on = (str(server.get(key, "")) for key in ("Version", "Arch"))
+    return Probe("docker", version, served, message, runs_on)
 
 
 def _ulimits() -> tuple[str, ...]:

@@ -29,14 +29,14 @@ from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
 from containerize import disk, environ
 from containerize.errors import Problem, some
-from containerize.fetch import mirrors
+from containerize.fetch import bases, mirrors
 from containerize.lock import locks
 from containerize.lock.base import Package
 from containerize.lock.locks import BaseLock
 from containerize.lock.pins import WHEELS, Pin, Target, essence, pip_environment
 from containerize.pack import wheels
 from containerize.progress import Progress, step
-from containerize.settings import Settings
+from containerize.settings import Settings, this_machine
 
 _CHUNK = 1 << 18
 _TRIES = 3  # a mirror that breaks off is asked again
@@ -91,6 +91,12 @@ def collect(settings: Settings) -> Inputs:
     return _checked(settings, _wanted(settings))
 
 
+def collect_base(settings: Settings) -> Inputs:
+    """As `collect`, the Debian packages alone: what an interpreter stands on."""
+    wanted = dataclasses.replace(_wanted(settings), pins=[])
+    return _checked(settings, wanted)
+
+
 def _checked(settings: Settings, wanted: _Wanted) -> Inputs:
     """The inputs, each hashed here."""
     missing = []
@@ -120,16 +126,22 @@ def _found(settings: Settings, wanted: _Wanted, own: dict[str, Path]) -> Inputs:
     )
 
 
-def fetch(settings: Settings, *, progress: Progress, offline: bool = False) -> Inputs:
+def fetch(
+    settings: Settings, *, progress: Progress, offline: bool = False, host: str = ""
+) -> Inputs:
     """The inputs, after what the cache lacks was downloaded.
 
+    For another processor than `host`, this machine's unless it is given, what compiles
+    there is fetched too (`collect_base`).
     Uses no network where it lacks nothing, nor with `offline`. Raises Superseded where
     the mirrors have dropped packages, and Problem where something cannot be had.
     """
+    bases.fetch(settings, progress)
     wanted = _wanted(settings)
     own = _own(settings)
     pins = [pin for pin in wanted.pins if _sha256(pin) not in own]
-    items: list[Pin | Package] = [*pins, *wanted.packages]
+    packages = [*wanted.packages, *_compiling(settings, wanted.base, host)]
+    items: list[Pin | Package] = [*pins, *packages]
     lacks = offline or bool(_lacking(settings.cache_dir, items))
     if lacks and not offline:
         with _locked(settings.cache_dir, progress) as cache:
@@ -137,7 +149,7 @@ def fetch(settings: Settings, *, progress: Progress, offline: bool = False) -> I
             lacked = [pin for pin in pins if pin in needed]
             if lacked:
                 _fetch_wheels(settings, cache, wanted.target, lacked, progress)
-            debs = [package for package in wanted.packages if package in needed]
+            debs = [package for package in packages if package in needed]
             if debs:
                 _fetch_packages(settings, cache, debs, progress)
     found = _checked(settings, wanted) if lacks else _found(settings, wanted, own)
@@ -146,6 +158,14 @@ def fetch(settings: Settings, *, progress: Progress, offline: bool = False) -> I
         with _locked(settings.cache_dir, progress) as cache:
             _fetch_wheels(settings, cache, None, lacking, progress)
     return found
+
+
+def _compiling(settings: Settings, base: BaseLock, host: str) -> list[Package]:
+    """The packages that a foreign image's modules are compiled with."""
+    host = host or this_machine() or settings.image_architecture
+    if settings.base_image or host == settings.image_architecture:
+        return []
+    return base.for_architecture(host)
 
 
 def collect_backend(settings: Settings) -> tuple[Wheel, ...]:
@@ -439,7 +459,8 @@ def _download(
             break
     if not failures:
         raise FileNotFoundError
-    raise Problem(f"{_label(package)} cannot be fetched: {failures[-1]}")
+    why = mirrors.shown(failures[-1])
+    raise Problem(f"{_label(package)} cannot be fetched: {why}")
 
 
 class _BrokenOffError(Exception):

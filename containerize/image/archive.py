@@ -59,7 +59,7 @@ _STEP = 1024  # bytes of zstd that are unpacked at a time
 _ZSTD = b"\x28\xb5\x2f\xfd"
 _HEADER = struct.Struct("100s8s8s8s12s12s8s1s100s8s32s32s8s8s155s12x")
 _SECONDS = re.compile(rb"(-?)(\d{1,12})(?:\.(\d{1,9})\d*)?")
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _KINDS = (
     tarfile.REGTYPE,
     tarfile.LNKTYPE,
@@ -141,6 +141,8 @@ def show(path: bytes) -> str:
 
 def printable(text: str) -> str:
     """`text` on one line, with an escape for each character that cannot be printed."""
+    if text.isprintable():  # nearly all are, of a hundred thousand paths
+        return text
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
@@ -489,13 +491,7 @@ def open_image(path: Path) -> Iterator[Image]:
     Raises Problem where the file is no such archive, has not exactly one image, or
     a digest in it is wrong.
     """
-    try:
-        file = path.open("rb")
-    except OSError as error:
-        raise Problem(f"cannot read {path}: {error.strerror}") from None
-    with file:
-        region = Region(file, 0, os.fstat(file.fileno()).st_size)
-        files = _Files(path.name, region)
+    with open_files(path) as files:
         if "index.json" in files.regions:
             yield _oci_image(files)
         elif "manifest.json" in files.regions:
@@ -506,7 +502,19 @@ def open_image(path: Path) -> Iterator[Image]:
             )
 
 
-class _Files:
+@contextlib.contextmanager
+def open_files(path: Path) -> Iterator[Files]:
+    """The files of an image archive, of which nothing is checked yet."""
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise Problem(f"cannot read {path}: {error.strerror}") from None
+    with file:
+        region = Region(file, 0, os.fstat(file.fileno()).st_size)
+        yield Files(path.name, region)
+
+
+class Files:
     """The files of an image archive by path."""
 
     def __init__(self, name: str, region: Region) -> None:
@@ -566,7 +574,7 @@ class _Files:
     def located(self, descriptor: Any, where: str) -> tuple[str, Region]:
         """Path and bytes of what an OCI descriptor names, of the size that it says."""
         digest = self.field(descriptor, "digest", str, where)
-        if not _DIGEST.fullmatch(digest):
+        if not DIGEST.fullmatch(digest):
             raise Problem(f"{self.name}: {where} has a digest that is no sha256")
         path = f"blobs/{digest.replace(':', '/')}"
         region = self.region(path)
@@ -597,7 +605,7 @@ class _Files:
         if layers > MAX_LAYERS:
             raise Problem(f"{self.name} has more than {MAX_LAYERS} layers")
         for diff_id in found:
-            if not isinstance(diff_id, str) or not _DIGEST.fullmatch(diff_id):
+            if not isinstance(diff_id, str) or not DIGEST.fullmatch(diff_id):
                 raise Problem(
                     f"{self.name}: {printable(path)} has a diff ID that is no sha256"
                 )
@@ -609,7 +617,7 @@ class _Files:
         return found
 
 
-def _oci_image(files: _Files) -> Image:
+def _oci_image(files: Files) -> Image:
     found = _manifests(files, "index.json", files.json("index.json"))
     if len(found) != 1:
         raise Problem(f"{files.name} has {len(found)} images: save one")
@@ -630,7 +638,7 @@ def _oci_image(files: _Files) -> Image:
     return Image(config, config_digest, digest, tuple(blobs), files.limit)
 
 
-def _manifests(files: _Files, where: str, index: Any, depth: int = 0) -> dict[str, str]:
+def _manifests(files: Files, where: str, index: Any, depth: int = 0) -> dict[str, str]:
     """The images' manifests below an index: digest and path.
 
     BuildKit puts a build's attestations beside the image; they are left out.
@@ -654,7 +662,7 @@ def _manifests(files: _Files, where: str, index: Any, depth: int = 0) -> dict[st
     return found
 
 
-def _docker_image(files: _Files) -> Image:
+def _docker_image(files: Files) -> Image:
     where = "manifest.json"
     images = files.json(where)
     if not isinstance(images, list) or len(images) != 1:

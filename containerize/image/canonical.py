@@ -669,6 +669,10 @@ class _Archive:
     def __init__(self, file: IO[bytes], time: int) -> None:
         self.file, self.time = file, time
         self.layers: set[str] = set()
+        for path in ("blobs/", "blobs/sha256/"):  # some readers want them
+            self.file.write(
+                archive.header(path.encode(), 0o755, 0, time, tarfile.DIRTYPE)
+            )
 
     def add(self, path: str, content: bytes) -> None:
         self._entry(path, len(content))
@@ -741,7 +745,8 @@ class _Archive:
         self, config: dict[str, Any], layers: Sequence[LayerInfo], names: Sequence[str]
     ) -> tuple[str, str]:
         """Add all that names the layers; returns the digests of manifest and config."""
-        history = {"created": config["created"], "created_by": "containerize"}
+        # As a comment: a scanner reads created_by as lines of a Dockerfile.
+        history = {"created": config["created"], "comment": "containerize"}
         diff_ids = [layer.diff_id for layer in layers]
         config = config | {
             "history": [history] * len(layers),
@@ -763,6 +768,7 @@ class _Archive:
             ],
         }
         root = {"mediaType": manifest["mediaType"]} | self.add_blob(_json(manifest))
+        root["annotations"] = names_of(names)
         index = {
             "schemaVersion": 2,
             "mediaType": "application/vnd.oci.image.index.v1+json",
@@ -783,6 +789,22 @@ class _Archive:
         self.file.write(
             archive.header(path.encode(), 0o644, size, self.time, tarfile.REGTYPE)
         )
+
+
+def names_of(references: Sequence[str]) -> dict[str, str]:
+    """The annotations by which an archive's index names its image, of NAME:TAG each.
+
+    By the tag skopeo finds it (OCI image spec, "Pre-Defined Annotation Keys"); the
+    other is containerd's, which `podman load` takes too. Docker's containerd store
+    cannot use a name without a host, and in `localhost` no registry is named. An image
+    has one entry, and so one name: with two, `oci-archive:FILE` would be ambiguous.
+    """
+    for reference in references:
+        return {
+            "io.containerd.image.name": f"localhost/{reference}",
+            "org.opencontainers.image.ref.name": reference.rpartition(":")[2],
+        }
+    return {}
 
 
 def _compress(chunk: bytes) -> bytes:

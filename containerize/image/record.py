@@ -1,4 +1,4 @@
-"""What a build came from and what came out, as JSON: dist/NAME.json, digests.json.
+"""What a build came from and what came out, as JSON: dist/*.json, digests.json.
 
 Nothing of it is in the image, where the commit or the time of a build would change
 the digest though nothing else has changed.
@@ -21,12 +21,14 @@ from containerize.pack import layers, project, selection, sources
 from containerize.settings import Settings, check_volume
 
 GOLDEN = "digests.json"
-"""The committed digests, by architecture, each with the inputs that they come from."""
+"""The committed digests, by architecture, each with the inputs that they come from.
+
+And, beside the architectures, `index`: the digest of the index of them all."""
 
 
 def path(settings: Settings) -> Path:
     """The record of the last build, beside its archive."""
-    return settings.dist_dir / f"{settings.image}.json"
+    return settings.dist_dir / f"{settings.image}-{settings.image_architecture}.json"
 
 
 def golden_path(settings: Settings) -> Path:
@@ -73,8 +75,9 @@ def beneath(settings: Settings) -> dict[str, str]:
         own = (f for f in project.reads(settings) if f.path == "pyproject.toml")
         found |= {file.path: _state(file) for file in own}
     found["containerize format"] = str(FORMAT)
-    for name in (*("image", "app", "base_image", "python"), "image_architecture"):
+    for name in ("image", "app", "python", "image_architecture"):
         found[f"setting {name.replace('_', '-')}"] = str(getattr(settings, name))
+    found["setting base-image"] = settings.base_reference
     found["setting interpreter"] = settings.interpreter_path
     volumes = [check_volume(text)[1] for text in settings.volumes]
     found["setting volumes"] = ", ".join(volumes)
@@ -153,25 +156,51 @@ def last(settings: Settings) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def save_golden(settings: Settings, digests: ImageDigests) -> None:
-    """Put the digests of the last build into digests.json, for its architecture.
+def save_golden(settings: Settings, *digests: ImageDigests, index: str = "") -> None:
+    """Put the digests of the last builds into digests.json, and that of their index.
 
-    Raises Problem where files have changed since, which those digests are not of.
+    They are of `image_architectures` in turn, or of the one that is built alone, whose
+    digests then take the place of that architecture's. Raises Problem where files have
+    changed since, which those digests are not of.
     """
-    found = read(settings)
-    if found.get("manifest") != digests.manifest:
-        raise Problem("files changed since the build: `invoke digest --save` again")
-    known = read_golden(golden_path(settings)) if golden_path(settings).exists() else {}
-    known[settings.image_architecture] = facts(digests, found["inputs"])
-    _write(golden_path(settings), known)
+    file = golden_path(settings)
+    each = [settings]
+    if len(digests) > 1:
+        each = [settings.for_architecture(a) for a in settings.image_architectures]
+    new: dict[str, Any] = {"index": index} if index else {}
+    for one, found in zip(each, digests, strict=True):
+        last = read(one)
+        if last.get("manifest") != found.manifest:
+            raise Problem("files changed since the build: `invoke digest --save` again")
+        new[one.image_architecture] = facts(found, last["inputs"])
+    known = read_golden(file) if file.exists() and not index else {}
+    _write(file, known | new)
 
 
 def read_golden(file: Path) -> dict[str, Any]:
-    """A file like digests.json. Raises Problem where it is missing or is none."""
+    """The digests by architecture of a file like digests.json.
+
+    Raises Problem where it is missing or is none.
+    """
+    return {name: facts for name, facts in _golden(file).items() if name != "index"}
+
+
+def read_golden_index(file: Path) -> str:
+    """The digest of the index of a file like digests.json; nothing if it has none.
+
+    Raises Problem as `read_golden` does.
+    """
+    return str(_golden(file).get("index", ""))
+
+
+def _golden(file: Path) -> dict[str, Any]:
     try:
-        found = json.loads(file.read_bytes())
-        if all("manifest" in facts for facts in found.values()):
-            return dict(found)
+        found = dict(json.loads(file.read_bytes()).items())
+        index = found.get("index", "")
+        if isinstance(index, str) and all(
+            "manifest" in facts for name, facts in found.items() if name != "index"
+        ):
+            return found
     except OSError as error:
         raise Problem(f"cannot read {file}: {error.strerror}") from None
     except (ValueError, AttributeError, TypeError):

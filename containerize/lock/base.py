@@ -21,7 +21,7 @@ from typing import Protocol
 
 from containerize.errors import Problem
 from containerize.fetch import debianimage, mirrors
-from containerize.settings import ARCHITECTURES, Settings
+from containerize.settings import Settings
 
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
@@ -53,8 +53,20 @@ class Wanted:
     """Names that count as installed, so that nothing pulls them in."""
 
 
-def resolve(settings: Settings, wanted: Wanted) -> tuple[int, tuple[Package, ...]]:
-    """The date of the suite's Release file, and the packages of each architecture.
+@dataclasses.dataclass(frozen=True)
+class Resolved:
+    """What apt made of it."""
+
+    time: int
+    """Date of the suite's Release file: Unix seconds."""
+    packages: tuple[Package, ...]
+    """Those of each architecture."""
+    fixes: Mapping[tuple[str, str], tuple[str, ...]]
+    """Versions that the security suite offers, by name and architecture."""
+
+
+def resolve(settings: Settings, wanted: Wanted) -> Resolved:
+    """The packages that apt takes for what is wanted.
 
     The apt is this host's if it has one and Debian's keys, else that of Debian's image.
     Raises Problem where neither is to be had, a mirror or signature is bad, a package
@@ -77,12 +89,14 @@ def resolve(settings: Settings, wanted: Wanted) -> tuple[int, tuple[Package, ...
             keys = keyring.read_bytes() if settings.keyring else image.keyring()
         apt = _Apt(place, settings, keys, found)
         apt.update()
-        packages = [
-            package
-            for architecture in dict.fromkeys(ARCHITECTURES.values())
-            for package in apt.install(wanted, architecture)
-        ]
-        return apt.date(), tuple(packages)
+        packages: list[Package] = []
+        fixes: dict[tuple[str, str], tuple[str, ...]] = {}
+        for architecture in settings.locked_architectures:
+            chosen = apt.install(wanted, architecture)
+            packages += chosen
+            offered = apt.security_versions([p.name for p in chosen], architecture)
+            fixes |= {(name, architecture): v for name, v in offered.items()}
+        return Resolved(apt.date(), tuple(packages), fixes)
 
 
 class Place(Protocol):
@@ -133,6 +147,7 @@ class _Apt:
         self.place = place
         self.top = top = place.top
         self.suite = settings.suite
+        self.architectures = settings.locked_architectures
         # apt tells the two forms of a keyring apart by the ending.
         ascii_armor = keyring.startswith(b"-----")
         keys = "keyring.asc" if ascii_armor else "keyring.gpg"
@@ -163,11 +178,10 @@ class _Apt:
         ]
 
     def update(self) -> None:
-        architectures = tuple(dict.fromkeys(ARCHITECTURES.values()))
-        for architecture in architectures:
+        for architecture in self.architectures:
             self.place.put(f"{architecture}/.keep", b"")
             self.place.put(f"{architecture}.status", b"")
-        result = self._run(architectures, "apt-get", "update", "--error-on=any")
+        result = self._run(self.architectures, "apt-get", "update", "--error-on=any")
         if result.returncode:
             raise Problem(
                 f"Debian's suite {self.suite} cannot be read: {self._essence(result)}"
@@ -220,6 +234,22 @@ class _Apt:
             raise Problem(f"apt does not show what it chose: {self._essence(shown)}")
         return sorted(packages)
 
+    def security_versions(
+        self, names: Sequence[str], architecture: str
+    ) -> dict[str, tuple[str, ...]]:
+        """The versions of each package that the security suite offers.
+
+        A Release file calls its suite `stable-security` or the like; what apt-cache(8)
+        calls madison has the name that our own sources.list has.
+        """
+        shown = self._run((architecture,), "apt-cache", "madison", "--", *names)
+        found: dict[str, tuple[str, ...]] = {}
+        for line in shown.stdout.splitlines():
+            name, version, source = (part.strip() for part in line.split("|"))
+            if source.split()[1].startswith(f"{self.suite}-security/"):
+                found[name] = (*found.get(name, ()), version)
+        return found
+
     def _run(
         self, architectures: Sequence[str], *command: str
     ) -> subprocess.CompletedProcess[str]:
@@ -255,9 +285,14 @@ class _Apt:
             result.stderr,
             re.MULTILINE,
         )
-        errors = re.findall(r"^E: (.*)", result.stderr, re.MULTILINE)
-        found = [*unmet, *signatures, *errors, f"apt exited with {result.returncode}"]
+        # Of a suite that was given up since another cannot be had, it says that alone.
+        others = r"(?!.*\bTransaction .* aborted)"
+        errors = re.findall(rf"^E: {others}(.*)", result.stderr, re.MULTILINE)
+        cause = r"^Err:\d+ (\S+ \S+) .*\n +(.*)"
+        errors += map(": ".join, re.findall(cause, result.stdout, re.MULTILINE))
+        ended = f"apt exited with {result.returncode}"
+        found = [*unmet, *signatures, *errors, ended]
         text = str(found[0]).rstrip(".")
         for file, url in self.urls.items():
             text = text.replace(file, url)
-        return text
+        return mirrors.shown(text)

@@ -69,6 +69,12 @@ class BaseLock:
     def for_architecture(self, architecture: str) -> list[Package]:
         return [p for p in self.packages if p.architecture == architecture]
 
+    def python(self, settings: Settings, architecture: str) -> str:
+        """The version of an architecture's Python, as Debian has it; "" if none is."""
+        names = (f"python{settings.python}", f"python{settings.python}-minimal")
+        found = (p for p in self.for_architecture(architecture) if p.name in names)
+        return next((p.version for p in found), "")
+
     def __str__(self) -> str:
         date = datetime.datetime.fromtimestamp(self.time, datetime.UTC)
         lines = [f"suite {self.suite}", f"date {date:%Y-%m-%dT%H:%M:%SZ}"]
@@ -121,6 +127,17 @@ def read_tools(settings: Settings) -> tuple[Pin, ...]:
     return _read_pins(settings, _tools(settings))
 
 
+def read_all(settings: Settings) -> dict[str, tuple[Pin, ...]]:
+    """The pins of each lock of Python requirements, by its name.
+
+    Raises Problem as `read_base` does.
+    """
+    plans = [_image(settings), _tools(settings)]
+    if settings.installs_project:
+        plans.append(_backend(settings))
+    return {plan.name: _read_pins(settings, plan) for plan in plans if plan}
+
+
 def check(settings: Settings) -> list[str]:
     """What is not in step, a line each; needs no network and touches nothing."""
     return [*check_image(settings), *_check(settings, read_tools)]
@@ -149,6 +166,11 @@ def lock(settings: Settings, *, upgrade: bool, progress: Progress) -> list[str]:
     another tool holds (uv.lock, …) stays either way. All locks are written or none:
     raises Problem where something cannot be resolved, and leaves them as they were.
     """
+    return _write(settings, propose(settings, upgrade=upgrade, progress=progress))
+
+
+def propose(settings: Settings, *, upgrade: bool, progress: Progress) -> list[New]:
+    """The locks that `lock` would write; touches none. Raises Problem as it does."""
     # What needs no network goes first.
     image = _image(settings)
     file = settings.root / image.name
@@ -169,7 +191,8 @@ def lock(settings: Settings, *, upgrade: bool, progress: Progress) -> list[str]:
         base_text = made[0].text if made else None
         targets = [
             image_target(settings, architecture, base_text)
-            for architecture in dict.fromkeys(ARCHITECTURES.values())
+            for architecture in sorted(settings.architectures)
+            or dict.fromkeys(ARCHITECTURES.values())
         ]
         with step(progress, "resolving the requirements"):
             requirements = _make_pins(settings, image, targets, upgrade)
@@ -178,7 +201,7 @@ def lock(settings: Settings, *, upgrade: bool, progress: Progress) -> list[str]:
         follows = tools and image.name in tools.source.files
         if follows and (tools := _tools(settings, {file: requirements.text})):
             made.append(_make_pins(settings, tools, hosts, upgrade))
-    return _write(settings, made)
+    return made
 
 
 def image_target(
@@ -202,15 +225,27 @@ def lock_base(settings: Settings, *, upgrade: bool, progress: Progress) -> list[
 
 
 @dataclasses.dataclass(frozen=True)
-class _New:
+class New:
     """A lock that is not written yet."""
 
     name: str
     text: str
-    changes: list[str]
+    old: Sequence[Pin | Package] = ()
+    """What the lock names that is there; empty where it stays as it is."""
+    new: Sequence[Pin | Package] = ()
+    notes: tuple[str, ...] = ()
+    """A line for each version of another tool's lock that it does not have."""
+    fixes: Mapping[tuple[str, str], tuple[str, ...]] = dataclasses.field(
+        default_factory=dict
+    )
+    """As of `base.Resolved`."""
+
+    def changes(self) -> list[str]:
+        """How the lock changes, a line each."""
+        return [*_changes(self.name, self.old, self.new), *self.notes]
 
 
-def _make_base(settings: Settings, upgrade: bool, progress: Progress) -> _New:
+def _make_base(settings: Settings, upgrade: bool, progress: Progress) -> New:
     inputs = _base_inputs(settings)
     try:
         recorded, body = _open(BASE, _text(settings.root / BASE), _BASE_IN)
@@ -223,25 +258,33 @@ def _make_base(settings: Settings, upgrade: bool, progress: Progress) -> _New:
         and not upgrade
         and not _gone(settings, old, progress)
     ):
-        return _New(BASE, _text(settings.root / BASE), [])
+        return New(BASE, _text(settings.root / BASE))
     wanted = _read_wanted(settings)
     with step(progress, f"resolving {BASE}"):
-        time, packages = base.resolve(settings, wanted)
-    if old and (old.suite, old.packages) == (settings.suite, packages):
+        found = base.resolve(settings, wanted)
+    time = found.time
+    if old and (old.suite, old.packages) == (settings.suite, found.packages):
         # The date alone would change the image.
         time = old.time
-    changes = _changes(BASE, old.packages if old else (), packages)
-    body = str(BaseLock(settings.suite, time, packages))
-    return _New(BASE, _lines(_BASE_IN, inputs, body), changes)
+    text = _lines(_BASE_IN, inputs, str(BaseLock(settings.suite, time, found.packages)))
+    before = old.packages if old else ()
+    return New(BASE, text, before, found.packages, fixes=found.fixes)
 
 
 def _gone(settings: Settings, old: BaseLock, progress: Progress) -> bool:
-    """Whether the mirrors have dropped a package; no mirror, no news."""
+    """Whether the mirrors have dropped a package; what cannot be asked is noted."""
     with step(progress, "asking the mirrors for the locked packages"):
         try:
-            return bool(mirrors.gone(settings, [p.path for p in old.packages]))
-        except Problem:
-            return False
+            found = mirrors.presence(settings, [p.path for p in old.packages])
+            gone, unknown = bool(found.gone), found.unknown
+        except Problem as problem:
+            gone, unknown = False, str(problem)
+    if unknown and not gone:
+        progress.note(
+            f"{BASE} stays, but whether its packages can still be had is not known: "
+            f"{unknown}"
+        )
+    return gone
 
 
 @dataclasses.dataclass(frozen=True)
@@ -264,7 +307,7 @@ class _Plan:
 def _image(settings: Settings) -> _Plan:
     """The lock of the app's requirements. Raises Problem as `pins.read_source` does."""
     source = pins.read_source(settings.root / settings.requirements)
-    service = _service()
+    service = service_requirements()
     for entry in (*source.requirements, *source.constraints):
         asked = Requirement(entry)
         for needed in map(Requirement, service):
@@ -282,7 +325,7 @@ def _image(settings: Settings) -> _Plan:
     held = [
         sorted((k, sorted(v)) for k, v in one.items()) for one in preferred.values()
     ]
-    inputs = [*asked_for, settings.python, settings.glibc, held]
+    inputs = [*asked_for, settings.python, settings.glibc, held, *_narrowed(settings)]
     name = settings.requirements_lock_name
     return _Plan(name, source, _inputs(settings, inputs), preferred)
 
@@ -309,13 +352,22 @@ def _tools(settings: Settings, new: Mapping[Path, str] | None = None) -> _Plan |
     return _Plan(name, source, inputs, hosts=True, beside=True)
 
 
-def _service() -> tuple[str, ...]:
+def service_requirements() -> tuple[str, ...]:
+    """What serves the app needs."""
     return pins.read_source(_SERVICE).requirements
 
 
-def _inputs(settings: Settings, asked: Sequence[object]) -> str:
+def own_wheels(settings: Settings) -> dict[str, str]:
+    """The SHA-256 of each of the project's own wheels, by its file's name.
+
+    Raises Problem if one cannot be read.
+    """
     own = settings.root / pins.WHEELS
-    held = {file.name: _file_digest(file) for file in sorted(own.glob("*.whl"))}
+    return {file.name: _file_digest(file) for file in sorted(own.glob("*.whl"))}
+
+
+def _inputs(settings: Settings, asked: Sequence[object]) -> str:
+    held = own_wheels(settings)
     return _digest(json.dumps([*asked, *([held] if held else [])]))
 
 
@@ -330,7 +382,7 @@ def _file_digest(file: Path) -> str:
 
 def _make_pins(
     settings: Settings, plan: _Plan, targets: list[Target], upgrade: bool
-) -> _New:
+) -> New:
     text = _text(settings.root / plan.name)
     if text.strip() and not _COMPILED.search(text):
         raise Problem(
@@ -349,7 +401,7 @@ def _make_pins(
         if _open(plan.name, text, plan.source.file)[0] == plan.inputs and not (
             upgrade or moved
         ):
-            return _New(plan.name, text, [])
+            return New(plan.name, text)
     held = dict(plan.preferred)
     if not old and not plan.hosts and not upgrade:
         name = "requirements.txt"
@@ -373,9 +425,9 @@ def _make_pins(
             "that asks for it in the setting requirements"
         )
     body = "".join(map(str, new.pins))
-    changes = _changes(plan.name, old, new.pins)
-    changes += _not_kept(plan.name, held, new)
-    return _New(plan.name, _lines(plan.source.file, plan.inputs, body), changes)
+    text = _lines(plan.source.file, plan.inputs, body)
+    notes = tuple(_not_kept(plan.name, held, new))
+    return New(plan.name, text, old, new.pins, notes)
 
 
 def _running() -> dict[str, str]:
@@ -408,7 +460,15 @@ def _not_kept(
 
 def _base_inputs(settings: Settings) -> str:
     wanted = _read_wanted(settings)
-    return _digest(json.dumps([settings.suite, wanted.packages, wanted.provided]))
+    inputs = [settings.suite, wanted.packages, wanted.provided, *_narrowed(settings)]
+    return _digest(json.dumps(inputs))
+
+
+def _narrowed(settings: Settings) -> list[list[str]]:
+    """The architectures that the locks are for, if these are not all that there are."""
+    chosen = sorted(settings.architectures)
+    narrowed = chosen and {*chosen} != {*ARCHITECTURES.values()}
+    return [chosen] if narrowed else []
 
 
 def _digest(text: str) -> str:
@@ -496,7 +556,7 @@ def _lines(source: str, inputs: str, body: str) -> str:
     )
 
 
-def _write(settings: Settings, made: Iterable[_New]) -> list[str]:
+def _write(settings: Settings, made: Iterable[New]) -> list[str]:
     """Write the locks that change, all or none; returns how they change.
 
     Only a crash between two renames can part them, and `check` tells that.
@@ -514,7 +574,9 @@ def _write(settings: Settings, made: Iterable[_New]) -> list[str]:
             new.append((temporary, file))
             temporary.write_text(one.text, "utf-8")
             old.append((file, before))
-            changes += one.changes or [f"{one.name}: rewritten, with the same versions"]
+            changes += one.changes() or [
+                f"{one.name}: rewritten, with the same versions"
+            ]
         for number, (temporary, file) in enumerate(new):
             try:
                 temporary.replace(file)

@@ -438,12 +438,15 @@ def _refuse_missing(source: Source, compiled: Mapping[Target, _Compiled]) -> Non
     unmet: dict[str, list[Target]] = {}
     newest: dict[str, str] = {}
     exists: dict[str, bool] = {}
+    yanked: set[str] = set()
     for target, one in compiled.items():
         for project in one.missing:
             asked = project["asked"]
             unmet.setdefault(asked, []).append(target)
             newest[asked] = project["newest"]
             exists[asked] = project["exists"]
+            if project["yanked"]:
+                yanked.add(asked)
     if not unmet:
         return
     lines = []
@@ -452,6 +455,9 @@ def _refuse_missing(source: Source, compiled: Mapping[Target, _Compiled]) -> Non
             lines.append(f"{asked} is not on the package index")
             continue
         where = " and ".join(sorted(map(str, targets)))
+        if asked in yanked:
+            lines.append(f"{asked} has no wheel for {where} that was not yanked")
+            continue
         other = f" ({newest[asked]} has one)" if newest[asked] else ""
         lines.append(f"{asked} has no wheel for {where}{other}")
     ways = ""
@@ -492,9 +498,12 @@ def _valid(requirement: str) -> bool:
 
 
 def pip_environment() -> dict[str, str]:
-    """The environment of pip. Raises Problem where it cannot read its settings."""
+    """The environment of a pip that asks nobody, such as for a password.
+
+    Raises Problem where it cannot read its settings.
+    """
     try:
-        return environ.pip(os.environ)
+        return environ.pip(os.environ) | {"PIP_NO_INPUT": "1"}
     except ValueError as error:
         raise Problem(f"{error}: mend that file or variable") from None
 
@@ -545,8 +554,7 @@ def _compile(
             raise Problem(f"{source.file}: {essence(result.stderr)}")
         report = json.loads((directory / "report").read_text("utf-8"))
         if report["error"]:
-            unreachable = _unreachable(result.stderr)
-            raise Problem(f"{source.file}: {unreachable or report['error']}")
+            raise Problem(f"{source.file}: {report['error']}")
         text = (directory / "pins").read_text("utf-8")
     names = {"-r asked.in": f"-r {source.file}", "-r served.in": SERVICE}
     # Which requirements apply has been decided for the target.

@@ -18,7 +18,6 @@ pins both. What stands in the way is in the JSON file `report` afterwards:
 import contextlib
 import functools
 import json
-import logging
 import re
 import shlex
 import sys
@@ -27,9 +26,11 @@ from pathlib import Path
 from typing import Any
 
 from pip._internal.exceptions import DistributionNotFound, PipError
+from pip._internal.index import collector
 from pip._internal.models.target_python import TargetPython
 from pip._internal.resolution.resolvelib.factory import Factory
 from pip._internal.utils.hashes import Hashes
+from pip._internal.utils.misc import redact_auth_from_url
 from pip._internal.utils.urls import path_to_url
 from pip._vendor.packaging import markers
 from pip._vendor.packaging.utils import canonicalize_name
@@ -114,17 +115,30 @@ class EverywhereRepository(PyPIRepository):
         return any(ireq.specifier.filter(versions))
 
 
-class _Unreachable(logging.Filter):
-    """Sees what urllib3 says of an index that does not answer.
+def _note_failures() -> dict[str, str]:
+    """Why pages of the index are not to be had, by project, as it comes about.
 
-    It is no handler, since pip's own configuration of logging takes those away.
+    pip takes such pages for empty ones.
     """
+    failures: dict[str, str] = {}
+    handle = collector._handle_get_simple_fail
 
-    seen = False
+    def note(link: Any, reason: Any, meth: Any = None) -> None:
+        response = getattr(reason, "response", None)
+        if response is None:
+            cause = (getattr(reason, "args", ()) or [reason])[0]
+            # urllib3's MaxRetryError has what went wrong the last time.
+            why = f"cannot be reached: {getattr(cause, 'reason', cause)}"
+        else:
+            url = redact_auth_from_url(link.url)
+            why = f"answers {response.status_code} {response.reason} for {url}"
+        if response is None or response.status_code not in (404, 410):
+            project = canonicalize_name(link.path.rstrip("/").rpartition("/")[2])
+            failures.setdefault(project, f"the package index {why}")
+        handle(link, reason, meth)
 
-    def filter(self, record: logging.LogRecord) -> bool:
-        self.seen = self.seen or "connection broken" in record.getMessage()
-        return True
+    setattr(collector, "_handle_get_simple_fail", note)  # noqa: B010 (mypy)
+    return failures
 
 
 def main(target: str, *options: str) -> None:
@@ -153,16 +167,16 @@ def _compile(options: list[str]) -> tuple[list[Any], str]:
             yield from make(self, ireq, requested_extras)
 
     setattr(Factory, "_make_requirements_from_install_req", make_others)  # noqa: B010
-    unreachable = _Unreachable()
-    logging.getLogger("pip._vendor.urllib3.connectionpool").addFilter(unreachable)
+    failures = _note_failures()
     pins = Path("pins")
     while True:
         try:
             pip_compile.cli(options, standalone_mode=False)
             return list(missing.values()), ""
         except PipError as error:
-            if unreachable.seen:
-                return [], "the package index cannot be reached"
+            names = sorted(canonicalize_name(ireq.name) for ireq in _asked(error))
+            if failed := [failures[name] for name in names if name in failures]:
+                return [], failed[0]
             ireq = _missing(error)
             if ireq and canonicalize_name(ireq.name) not in missing:
                 missing[canonicalize_name(ireq.name)] = ireq
@@ -189,10 +203,12 @@ def _missing(error: PipError) -> Any:
 def _describe(ireq: Any, arguments: list[str]) -> dict[str, Any]:
     parent = getattr(ireq.comes_from, "name", None)
     candidates = Repository(arguments, "").find_all_candidates(ireq.name)
+    fit = [candidate for candidate in candidates if not candidate.link.is_yanked]
     return {
         "asked": f"{ireq.req}, which {parent} needs," if parent else f"{ireq.req}",
         "exists": EverywhereRepository().has(ireq),
-        "newest": str(max((c.version for c in candidates), default="")),
+        "newest": str(max((c.version for c in fit), default="")),
+        "yanked": bool(candidates) and not fit,
     }
 
 

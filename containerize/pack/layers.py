@@ -118,21 +118,12 @@ def pack(
     if settings.installs_project:
         backend = inputs.collect_backend(settings)
         own = project.build(settings, app.files, backend, locked.time)
-    debs = [path for _, path in collected.packages]
     unpack = [(wheel.name, wheel.path) for wheel in collected.wheels]
-    fixed = (
-        FORMAT,
-        code(),
-        settings.image_architecture,
-        settings.python,
-        settings.interpreter_path,
-        locked.time,
-    )
-    packages = [package.sha256 for package, _ in collected.packages]
+    fixed = _fixed(settings, locked)
     digests = [wheel.sha256 for wheel in collected.wheels]
     large, small = split(application(settings, app.files, own.entries))
     parts: tuple[tuple[Callable[[], tree.Tree], Sequence[object] | None], ...] = (
-        (lambda: rootfs(debs, settings.python), (*fixed, *packages)),
+        _base(settings, collected),
         (lambda: dependencies(settings, unpack), (*fixed, *digests)),
         (service, None),
         (lambda: large, None),
@@ -155,6 +146,36 @@ def pack(
     )
 
 
+def pack_base(settings: Settings, collected: inputs.Inputs) -> None:
+    """Pack what an interpreter stands on, which may be nothing, and no other layer.
+
+    `collected` has its packages. Raises Problem as `pack` does.
+    """
+    _packed(settings, "rootfs", collected.base.time, *_base(settings, collected))
+
+
+def _base(
+    settings: Settings, collected: inputs.Inputs
+) -> tuple[Callable[[], tree.Tree], Sequence[object]]:
+    """What makes the root file system, and what it is made from."""
+    debs = [path for _, path in collected.packages]
+    packages = [package.sha256 for package, _ in collected.packages]
+    made_from = (*_fixed(settings, collected.base), *packages)
+    return lambda: rootfs(debs, settings.python), made_from
+
+
+def _fixed(settings: Settings, locked: locks.BaseLock) -> tuple[object, ...]:
+    """What each layer of locked inputs is made from, besides these."""
+    return (
+        FORMAT,
+        code(),
+        settings.image_architecture,
+        settings.python,
+        settings.interpreter_path,
+        locked.time,
+    )
+
+
 def code() -> str:
     """The SHA-256, in hex, of the modules that pack."""
     modules = sorted(Path(__file__).parent.rglob("*.py"))
@@ -168,14 +189,30 @@ def stage(settings: Settings) -> Path:
     they are not there, or if a Dockerfile of the user's adds a part of the app alone.
     """
     context = settings.build_dir / "context"
-    packed_files = [*(f"{name}.tar" for name in LAYERS), COMPILE.name]
+    _stage(settings, context, [*(f"{name}.tar" for name in LAYERS), COMPILE.name])
+    text = (context / "Dockerfile").read_text("utf-8", "replace")
+    if "build/app.tar" in text and "build/large.tar" not in text:
+        raise Problem(
+            f"{settings.dockerfile} leaves out the app's large files: write "
+            "`ADD build/large.tar /` above the line that adds build/app.tar"
+        )
+    return context
+
+
+def stage_base(settings: Settings, context: Path) -> None:
+    """Make `context` that of a build of the Dockerfile's first stage, from `pack_base`.
+
+    Raises Problem as `stage` does.
+    """
+    _stage(settings, context, ["rootfs.tar"])
+
+
+def _stage(settings: Settings, context: Path, names: Sequence[str]) -> None:
     try:
         shutil.rmtree(context, ignore_errors=True)
         (context / "build").mkdir(parents=True)
-        dockerfile = context / "Dockerfile"
-        shutil.copyfile(settings.root / settings.dockerfile, dockerfile)
-        text = dockerfile.read_text("utf-8", "replace")
-        for name in packed_files:
+        shutil.copyfile(settings.root / settings.dockerfile, context / "Dockerfile")
+        for name in names:
             packed, staged = settings.build_dir / name, context / "build" / name
             try:
                 staged.hardlink_to(packed)
@@ -185,12 +222,6 @@ def stage(settings: Settings) -> Path:
         raise Problem(
             f"cannot stage {error.filename}: {error.strerror}: mend it, then repeat"
         ) from None
-    if "build/app.tar" in text and "build/large.tar" not in text:
-        raise Problem(
-            f"{settings.dockerfile} leaves out the app's large files: write "
-            "`ADD build/large.tar /` above the line that adds build/app.tar"
-        )
-    return context
 
 
 def rootfs(debs: Iterable[Path], python: str) -> tree.Tree:

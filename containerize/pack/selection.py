@@ -15,7 +15,7 @@ from containerize.errors import Problem
 from containerize.pack import LAYERS, sources
 from containerize.pack.ignore import Rules
 from containerize.pack.sources import File, parents, shown
-from containerize.settings import Settings
+from containerize.settings import ARCHITECTURES, Settings
 
 # Left out in every directory: what no image needs, and what often is secret.
 NEVER_PACKED = (
@@ -117,13 +117,21 @@ def ignored(settings: Settings) -> tuple[str, ...]:
 
 def outputs(settings: Settings) -> list[Path]:
     """The files in the build and dist directories that this tool makes."""
-    build, dist = settings.build_dir, settings.dist_dir
+    build, architectures = settings.build_top, sorted({*ARCHITECTURES.values()})
+    names = [f"{name}.{kind}" for name in LAYERS for kind in ("tar", "json")]
+    names += ["compile_modules.py", "backend.json", "context", "compiler"]
+    images = [settings.image, *(f"{settings.image}-{a}" for a in architectures)]
     return [
-        *(build / f"{name}.{kind}" for name in LAYERS for kind in ("tar", "json")),
-        *(build / name for name in ("compile_modules.py", "backend.json", "context")),
-        build / disk.TURN,
-        *(dist / f"{settings.image}.{kind}" for kind in ("tar", "json", "layers")),
-        dist / f"{settings.image}-bundle.tar",
+        *(build / name for name in (*names, disk.TURN)),
+        *(build / each / name for each in architectures for name in names),
+        *(
+            settings.dist_dir / f"{name}.{kind}"
+            for name in images
+            for kind in ("tar", "json", "layers", "cdx.json")
+        ),
+        settings.dist_dir / f"{settings.image}.push.json",
+        settings.dist_dir / f"{settings.image}.provenance.json",
+        settings.dist_dir / f"{settings.image}-bundle.tar",
     ]
 
 

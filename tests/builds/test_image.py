@@ -20,6 +20,29 @@ def test_the_engine_runs_what_the_archive_holds(built, using):
     assert tuple(json.loads(answer.stdout)) == built.digests.diff_ids
 
 
+def test_others_read_the_archive_and_keep_its_name(built, using, project, tmp_path):
+    """By the names in its index: Podman's library of images is skopeo's too."""
+    name = f"{project.image}-read:test"
+    archive = tmp_path / "read.tar"
+    label, _, value = project.label.partition("=")
+    canonical.canonicalize(
+        built.archive, archive, references=[name], time=0, labels={label: value}
+    )
+    kept = name if using.kind == "docker" else f"localhost/{name}"
+    ways = [("load", "--input", str(archive))]
+    if using.kind == "podman":
+        ways.append(("pull", f"oci-archive:{archive}"))
+        ways.append(("pull", f"oci-archive:{archive}:test"))
+    for command in ways:
+        answer = using.run(*command)
+        named = using.listing("images", "--format", "{{.Repository}}:{{.Tag}}")
+        # Who asks for a tag gives the name, and gets the image.
+        assert kept in named or command[-1].endswith(":test"), answer.stdout
+        digest = canonical.read_digests(archive).config
+        assert using.identifier(digest)
+        using.run("rmi", "--force", digest)
+
+
 def test_the_image_is_small(built):
     """The goals of issue 2: 75 MB unpacked with bytecode, 25 MB compressed."""
     assert sum(layer.size for layer in built.digests.layers) < 75e6

@@ -70,7 +70,7 @@ class Release:
             return target
         target.parent.mkdir(parents=True, exist_ok=True)
         resolving = dataclasses.replace(settings, suite=self.suite)
-        _, found = base.resolve(resolving, wanted)
+        found = base.resolve(resolving, wanted).packages
         host = settings.image_architecture
         packages = [package for package in found if package.architecture == host]
         with tempfile.TemporaryDirectory(dir=target.parent) as scratch:

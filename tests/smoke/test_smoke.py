@@ -1,4 +1,4 @@
-# containerize format 2 sha256:9539181d613c09a3876dd57acc8a9ab1
+# containerize format 3 sha256:9539181d613c09a3876dd57acc8a9ab1
 """What the service promises over HTTP, asked of a live container."""
 
 import http.client

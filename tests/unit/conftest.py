@@ -51,6 +51,10 @@ class Web(http.server.ThreadingHTTPServer):
         """By path: after how many bytes the next answers end too early."""
         self.status: dict[str, int] = {}
         """By path: the status of all answers, where it is an error."""
+        self.types: dict[str, str] = {}
+        """By path: the content type, where it is not the usual one."""
+        self.moved: dict[str, str] = {}
+        """By path: the URL that all answers lead to."""
         self.stalls = threading.Event()
         """While set, an answer stops half-way."""
 
@@ -69,6 +73,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         # A proxy gets the whole URL.
         path = re.sub(r"^http://[^/]+", "", self.path)
         self.server.requests.append((self.command, self.path))
+        if path in self.server.moved:
+            self.send_response(302)
+            self.send_header("Location", self.server.moved[path])
+            self.end_headers()
+            return
         file = self.server.root / urllib.parse.unquote(path).lstrip("/")
         if file.is_dir():
             file /= "index.html"
@@ -82,7 +91,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("Content-Length", str(len(data)))
         html = "text/html" if file.suffix == ".html" else "application/octet-stream"
-        self.send_header("Content-Type", html)
+        self.send_header("Content-Type", self.server.types.get(path, html))
         self.end_headers()
         if self.command == "HEAD":
             return

@@ -24,7 +24,8 @@ HELLO = Wanted(("hello",), ("script-runner",))
 def test_resolves_for_both_architectures_with_the_date_of_the_suite(
     sample: Settings,
 ) -> None:
-    time, packages = base.resolve(sample, HELLO)
+    found = base.resolve(sample, HELLO)
+    time, packages = found.time, found.packages
     date = datetime.datetime(2024, 6, 1, 10, 20, 30, tzinfo=datetime.UTC)
     assert time == date.timestamp()
     assert [(p.name, p.version, p.architecture, p.path) for p in packages] == [
@@ -43,18 +44,20 @@ def test_resolves_for_both_architectures_with_the_date_of_the_suite(
 
 
 def test_takes_the_updates_suite_in(sample: Settings) -> None:
-    _, packages = base.resolve(sample, Wanted(("tz",), ()))
+    packages = base.resolve(sample, Wanted(("tz",), ())).packages
     assert {p.version for p in packages} == {"2024a"}
 
 
 def test_what_counts_as_provided_is_left_out(sample: Settings) -> None:
-    _, packages = base.resolve(sample, dataclasses.replace(HELLO, provided=()))
+    packages = base.resolve(sample, dataclasses.replace(HELLO, provided=())).packages
     assert "script-runner" in {p.name for p in packages}
 
 
 def test_a_dead_mirror_is_passed_over(sample: Settings) -> None:
     several = ("http://localhost:1/debian", *sample.mirrors)
-    _, packages = base.resolve(dataclasses.replace(sample, mirrors=several), HELLO)
+    packages = base.resolve(
+        dataclasses.replace(sample, mirrors=several), HELLO
+    ).packages
     assert packages
 
 
@@ -75,7 +78,7 @@ def _resolved_by_nobody(sample: Settings) -> bool:
                 os.setgroups([])
                 os.setgid(65534)
                 os.setuid(65534)
-            _, packages = base.resolve(sample, HELLO)
+            packages = base.resolve(sample, HELLO).packages
             os._exit(0 if packages else 1)
         except BaseException:
             traceback.print_exc()

@@ -509,8 +509,11 @@ def test_a_canonical_archive_is_its_own_canonical_form(make, tmp_path):
 def test_the_archive_is_an_oci_layout_and_one_of_docker(make):
     result = make(base(), [entry("x", b"1")])
     with tarfile.open(result.target) as tar:
-        files = {m.name: tar.extractfile(m).read() for m in tar}
         assert {m.mtime for m in tar} == {TIME}
+        # Syft wants an entry for each directory.
+        assert tar.getnames()[:2] == ["blobs", "blobs/sha256"]
+        assert all(m.mode == 0o755 for m in tar if m.isdir())
+        files = {m.name: tar.extractfile(m).read() for m in tar if m.isfile()}
     for name, data in files.items():
         if name.startswith("blobs/"):
             assert name == f"blobs/sha256/{hashlib.sha256(data).hexdigest()}"
@@ -518,6 +521,10 @@ def test_the_archive_is_an_oci_layout_and_one_of_docker(make):
     assert image["RepoTags"] == ["x:y"]
     (root,) = json.loads(files["index.json"])["manifests"]
     assert root["digest"] == result.digests.manifest
+    assert root["annotations"] == {
+        "io.containerd.image.name": "localhost/x:y",
+        "org.opencontainers.image.ref.name": "y",
+    }
     manifest = json.loads(files[f"blobs/{root['digest'].replace(':', '/')}"])
     assert manifest["config"]["digest"] == result.digests.config
     layers = [layer["digest"] for layer in manifest["layers"]]
@@ -527,6 +534,15 @@ def test_the_archive_is_an_oci_layout_and_one_of_docker(make):
         assert layer.diff_id == f"sha256:{hashlib.sha256(data).hexdigest()}"
         assert layer.size == len(data)
         assert gzip.decompress(files[f"blobs/{layer.digest.replace(':', '/')}"]) == data
+
+
+def test_no_line_of_the_history_is_an_instruction(make):
+    """Scanners rebuild a Dockerfile of what `created_by` says."""
+    result = make(base(), [entry("x", b"1")])
+    with tarfile.open(result.target) as tar:
+        name = f"blobs/{result.digests.config.replace(':', '/')}"
+        history = json.loads(tar.extractfile(name).read())["history"]
+    assert [sorted(line) for line in history] == [["comment", "created"]] * 2
 
 
 def test_the_compressed_bytes_are_those_of_the_locked_compressor(make):

@@ -1,0 +1,107 @@
+"""What evidence is on: images in their archives, and what they came from."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from containerize.errors import Problem
+from containerize.image import index, record
+from containerize.lock import locks
+from containerize.lock.base import Package
+from containerize.lock.locks import BaseLock
+from containerize.lock.pins import Pin, Target
+from containerize.publish import contents
+from containerize.settings import Settings
+
+
+@dataclasses.dataclass(frozen=True)
+class Locked:
+    """What the locks name for one architecture."""
+
+    base: BaseLock
+    target: Target
+    packages: tuple[Package, ...]
+    pins: tuple[Pin, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """The image of one architecture, in its archive."""
+
+    settings: Settings
+    """Those for the architecture."""
+    archive: Path
+    manifest: str
+    """The manifest's digest, as `sha256:` and hex."""
+    inputs: Mapping[str, str]
+    """What decides the image (`record.inputs`)."""
+
+    @property
+    def architecture(self) -> str:
+        return self.settings.image_architecture
+
+
+def subject(settings: Settings, archive: Path) -> Subject | None:
+    """The image in an archive of this architecture's.
+
+    None if there is none, or if files that decide the image have changed since.
+    """
+    found = record.read(settings)
+    manifest = contents.digest(archive) if found else ""
+    if not manifest or manifest != found.get("manifest"):
+        return None
+    return Subject(settings, archive, manifest, found["inputs"])
+
+
+@dataclasses.dataclass(frozen=True)
+class Images:
+    """The images of all architectures, in their archives."""
+
+    subjects: tuple[Subject, ...]
+    archive: Path
+    """What holds them all: their index, or the one image."""
+    index: str = ""
+    """The digest of the index; empty if there is one architecture."""
+
+
+def current(given: Sequence[tuple[Settings, Path]], joined: Path) -> Images | None:
+    """The images that are of the files as they are, if all are.
+
+    `given` is each architecture's settings and archive, `joined` the archive of the
+    index. No layer is read: who uses one checks it.
+    """
+    found = [one for each in given if (one := subject(*each))]
+    if len(found) < len(given):
+        return None
+    if len(found) == 1:
+        return Images(tuple(found), found[0].archive)
+    try:
+        digest = index.digest([index.describe(one.archive) for one in found])
+        if index.read_digest(joined) != digest:
+            return None
+    except Problem:  # damaged, or of other images
+        return None
+    return Images(tuple(found), joined, digest)
+
+
+def locked(settings: Settings) -> Locked:
+    """What the locks name. Raises Problem where one is not in step."""
+    base = locks.read_base(settings)
+    architecture = settings.image_architecture
+    target = locks.image_target(settings, architecture, str(base))
+    packages = [] if settings.base_image else base.for_architecture(architecture)
+    pins = [pin for pin in locks.read_requirements(settings) if pin.fits(target)]
+    return Locked(base, target, tuple(packages), tuple(pins))
+
+
+def sbom_path(settings: Settings) -> Path:
+    """The SBOM of this architecture's image."""
+    name = f"{settings.image}-{settings.image_architecture}.cdx.json"
+    return settings.dist_dir / name
+
+
+def provenance_path(settings: Settings) -> Path:
+    """The statement on the images of all architectures."""
+    return settings.dist_dir / f"{settings.image}.provenance.json"
