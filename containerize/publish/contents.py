@@ -142,12 +142,15 @@ def _take(
         elif entry.kind == tarfile.LNKTYPE:  # to what came before it
             if target := regions.get(os.fsdecode(entry.link)):
                 regions[path] = target
-        elif entry.kind == tarfile.SYMTYPE and _READ.fullmatch(path):
+        if not _READ.fullmatch(path):
+            continue
+        files.pop(path, None)
+        links.pop(path, None)
+        if path in regions:
+            files[path] = regions[path].read()
+        elif entry.kind == tarfile.SYMTYPE:
             link = posixpath.join("/", posixpath.dirname(path), os.fsdecode(entry.link))
             links[path] = posixpath.normpath(link).lstrip("/")
-        if path in regions and _READ.fullmatch(path):
-            links.pop(path, None)
-            files[path] = regions[path].read()
     return of_app
 
 
