@@ -139,9 +139,9 @@ def _take(
                     links.pop(known, None)
         if entry.kind == tarfile.REGTYPE and entry.size <= archive.MAX_JSON:
             regions[path] = region.part(entry.offset, entry.size)
-        elif entry.kind == tarfile.LNKTYPE:  # to what came before it
-            if target := regions.get(os.fsdecode(entry.link)):
-                regions[path] = target
+        target = regions.get(os.fsdecode(entry.link))
+        if entry.kind == tarfile.LNKTYPE and target:  # which came before it
+            regions[path] = target
         if not _READ.fullmatch(path):
             continue
         files.pop(path, None)
