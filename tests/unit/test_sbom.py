@@ -229,11 +229,15 @@ def test_what_cannot_be_read_is_left_out_and_told(project, save):
 def test_layers_above_count_and_links_are_followed(project, save):
     root = images.rootfs()
     root["usr/share/doc/python3.13/copyright"] = "../zlib1g/copyright"
-    removed = {"usr/share/doc/libssl3t64/.wh.copyright": b""}
+    removed = {
+        "usr/share/doc/libssl3t64/.wh.copyright": b"",
+        "usr/share/doc/base-files/copyright": "nowhere",
+    }
     subject = images.subject(project, save, root, images.deps(), removed, images.app())
     found = components(read(subject))
     assert found["deb python3.13"]["licenses"] == [{"license": {"id": "Zlib"}}]
     assert "licenses" not in found["deb libssl3t64"]
+    assert "licenses" not in found["deb base-files"]
 
 
 def test_a_damaged_archive_is_refused(project, save):
