@@ -50,13 +50,13 @@ def _run(session: nox.Session, *command: str) -> None:
 
 @nox.session
 def style(session: nox.Session) -> None:
-    """Check the Python files and the workflow."""
+    """Check the Python files and the workflows."""
     session.run("ruff", "format", "--diff", ".")
     session.run("ruff", "check", ".")
-    workflow = ".github/workflows/ci.yml"
-    session.run("zizmor", "--offline", "--no-progress", "--quiet", workflow)
+    workflows = sorted(map(str, Path(".github/workflows").glob("*.yml")))
+    session.run("zizmor", "--offline", "--no-progress", "--quiet", *workflows)
     session.run(
-        "check-jsonschema", "--builtin-schema", "vendor.github-workflows", workflow
+        "check-jsonschema", "--builtin-schema", "vendor.github-workflows", *workflows
     )
 
 
@@ -64,6 +64,12 @@ def style(session: nox.Session) -> None:
 def unit(session: nox.Session) -> None:
     """Run the tests that need no container."""
     _run(session, "pytest", "tests/unit")
+
+
+@nox.session
+def registry(session: nox.Session) -> None:
+    """Push to a real registry, with its faults and those of the way there."""
+    _run(session, "pytest", "tests/registry")
 
 
 @nox.session

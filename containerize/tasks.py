@@ -176,14 +176,27 @@ def lint(s: Session) -> None:
         raise Problem("hadolint says above what to mend")
 
 
-@verb(lambda s: f"Would fetch what is missing into {s.settings.cache_dir}.")
-def fetch(s: Session) -> None:
+@verb(
+    lambda s, **_: f"Would fetch what is missing into {s.settings.cache_dir}.",
+    help={"from": "a bundle to take it from, in place of mirrors and index"},
+)
+def fetch(s: Session, from_: str = "") -> None:
     """Download what the locks name into the input cache, each file checked."""
     from containerize.fetch import inputs
+    from containerize.publish import bundle
 
-    found = [inputs.fetch(one, progress=Meter()) for one in s.each()]
-    held = {wheel.sha256 for each in found for wheel in each.wheels}
-    held |= {package.sha256 for each in found for package, _ in each.packages}
+    if from_:
+        restored = bundle.restore(
+            s.settings, Path(from_).expanduser(), progress=Meter()
+        )
+        say(f"from      {from_}, of commit {restored.commit}")
+        for line in restored.told():
+            say(line)
+    held = {
+        path
+        for one in s.each()
+        for path in inputs.fetch(one, progress=Meter(), offline=bool(from_)).paths
+    }
     say(f"All {len(held)} inputs are in {s.settings.cache_dir}, their hashes checked.")
 
 
@@ -328,7 +341,9 @@ def _dry_verify(
     iterable=["engine"],
     help={
         "all": "every processor's image of the setting architectures, and their index",
-        "against": "an archive, a file like digests.json, or a digest sha256:…",
+        "against": "sha256:…, an archive, a file like digests.json, REGISTRY/NAME:TAG "
+        "or …@sha256:…, or the name or ID of a running container or Swarm service; "
+        "what several are is the first of these",
         "engine": "docker, podman, or a path to one; can be repeated",
         "verbose": "show each difference, and all that is known of it",
     },
@@ -343,52 +358,49 @@ def verify(
     """Rebuild from nothing, otherwise each time, and compare the digests."""
     from containerize.errors import Problem
     from containerize.fetch import inputs
-    from containerize.verify import every, rebuild
+    from containerize.verify import against as named
+    from containerize.verify import every
 
     using = [Session(name).engine for name in engine or [""]]
+    target = named.find(s.settings, using, against, every=all, progress=Meter())
+    for note in target.notes:
+        say(note)
+    for wanted in target.images:
+        one = s.settings.for_architecture(wanted.architecture)
+        for each in using:
+            inputs.fetch(one, progress=Meter(), host=each.native())
 
     def tell(rebuilt: Rebuild) -> None:
         say(f"{rebuilt.digests.manifest}  {rebuilt.name}, {rebuilt.seconds:.1f} s")
 
-    for one in s.each() if all else [s.settings]:
-        for each in using:
-            inputs.fetch(one, progress=Meter(), host=each.native())
-    if all:
-        whole = every.verify(
-            s.settings, using, against=against, verbose=verbose, on_rebuild=tell
-        )
-        for verdict in whole.verdicts:
-            judge(verdict)
-        if not whole.equal:
-            raise Problem(f"the index is {whole.index}, not {whole.expected}")
-        if whole.index:
-            say(f"index     {whole.index}")
-        return
-    judge(
-        rebuild.verify(
-            s.settings, using, against=against, verbose=verbose, on_rebuild=tell
-        )
+    found = every.verify(
+        s.settings,
+        using,
+        target,
+        varied=not against,
+        verbose=verbose,
+        on_rebuild=tell,
     )
+    if found.equal:
+        say(found.words)
+        return
+    for verdict in found.verdicts:
+        if not verdict.equal:
+            explain(verdict, several=len(found.verdicts) > 1)
+    for line in found.unlike:
+        say(line)
+    raise Problem(found.words)
 
 
-def judge(verdict: Verdict) -> None:
-    """Say that rebuilds gave what was expected. Raises Problem if they did not."""
-    from containerize.errors import Problem
+def explain(verdict: Verdict, *, several: bool) -> None:
+    """Say why a rebuild is another image; which one, if there are several."""
+    from containerize.image import record
 
-    if not verdict.equal:
-        explain(verdict)
-        raise Problem(
-            f"the image is not that of {verdict.expected}, {verdict.digest}"
-            if verdict.expected != verdict.digest
-            else f"the image is not {verdict.digest}"
-        )
-    say(f"Equal to {verdict.expected}: {verdict.digest}")
-
-
-def explain(verdict: Verdict) -> None:
+    if several:
+        say(f"platform  linux/{verdict.architecture}")
     for name in verdict.changed:
         say(f"changed   {name}")
-    if verdict.changed:
+    if verdict.changed and verdict.expected == record.GOLDEN:
         say("If these changes are meant: invoke digest --save, and commit digests.json")
     for found in verdict.differences:
         say(f"{found.layer}: {found.path}: {found.field} differs: {found.cause}")

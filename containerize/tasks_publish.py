@@ -3,24 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from containerize.terminal import Meter, megabytes, say
 from containerize.verbs import ENGINE, Session, verb
 
 if TYPE_CHECKING:
-    from containerize.publish.subjects import Subject
+    from containerize.publish.evidence import Attachment
+    from containerize.publish.subjects import Images
+
+
+def built(s: Session) -> Images:
+    """The images of all architectures, built first where files have changed."""
+    from containerize import build as building
+    from containerize import tasks
+    from containerize.errors import Problem
+    from containerize.publish import subjects
+
+    given = [(one, building.archive_path(one)) for one in s.each()]
+    joined = building.index_path(s.settings)
+    found = subjects.current(given, joined)
+    if not found:
+        tasks.build_all(s, s.engine)
+        found = subjects.current(given, joined)
+    if not found:
+        raise Problem("files changed since the build: repeat it")
+    return found
 
 
 def _dry_push(
-    s: Session, target: str, tag: Sequence[str] = (), engine: str = ""
+    s: Session,
+    target: str,
+    tag: Sequence[str] = (),
+    no_evidence: bool = False,
+    **_: Any,
 ) -> str:
     from containerize import build
     from containerize.publish import push as pushing
 
     wanted = pushing.targets(s.settings, target, tag)
-    archive = build.archive_path(s.settings)
-    return f"Would push {archive} to {', '.join(map(str, wanted))}."
+    several = len(s.settings.image_architectures) > 1
+    path = build.index_path if several else build.archive_path
+    beside = "" if no_evidence else ", SBOM and provenance beside it"
+    names = ", ".join(map(str, wanted))
+    return f"Would push {path(s.settings)} to {names}{beside}."
 
 
 @verb(
@@ -30,54 +57,44 @@ def _dry_push(
     help={
         "target": "REGISTRY[:PORT]/NAME to push to",
         "tag": "tag to give; can be repeated; by default those of the settings",
+        "no-evidence": "push neither SBOM nor provenance, which go beside the image",
         "engine": ENGINE,
     },
 )
-def push(s: Session, target: str, tag: list[str], engine: str = "") -> None:
+def push(
+    s: Session,
+    target: str,
+    tag: list[str],
+    no_evidence: bool = False,
+    engine: str = "",
+) -> None:
     """Push the image, unchanged, to a registry: push REGISTRY/NAME --tag T."""
-    from containerize import build
-    from containerize.fetch import inputs
     from containerize.publish import push as pushing
 
     wanted = pushing.targets(s.settings, target, tag)
-    found = build.current(s.settings)
-    if not found:
-        using = s.engine
-        fetched = inputs.fetch(s.settings, progress=Meter())
-        found = build.build(s.settings, using, collected=fetched, on_line=say).digests
+    found = built(s)
+    beside: list[Attachment] = []
+    notes = []
+    if not no_evidence:
+        from containerize.publish import evidence, provenance
+
+        source = provenance.source(s.settings, found.subjects[0].inputs)
+        beside = evidence.attachments(found.subjects, source, found.index)
+        if not source.commit:
+            notes.append(f"the provenance names no commit: {source.state}")
     done = pushing.push(
         s.settings,
-        build.archive_path(s.settings),
+        found.archive,
         wanted,
         progress=Meter(),
-        expected=found.manifest,
+        expected=found.index or found.subjects[0].manifest,
+        beside=beside,
     )
+    for note in notes:
+        say(f"note      {note}")
     say(f"digest    {done.reference.digest}")
     say(f"sent      {megabytes(done.sent)}")
     say(f"pull      {done.reference}")
-
-
-def subjects(s: Session) -> list[Subject]:
-    """The image of each architecture, built first where files have changed."""
-    from containerize import build as building
-    from containerize.errors import Problem
-    from containerize.fetch import inputs
-    from containerize.publish import subjects as images
-
-    found = []
-    for architecture in s.settings.image_architectures:
-        settings = s.settings.for_architecture(architecture)
-        archive = building.archive_path(settings)
-        subject = images.subject(settings, archive)
-        if not subject:
-            using = s.engine
-            fetched = inputs.fetch(settings, progress=Meter())
-            building.build(settings, using, collected=fetched, on_line=say)
-            subject = images.subject(settings, archive)
-        if not subject:
-            raise Problem("files changed since the build: repeat it")
-        found.append(subject)
-    return found
 
 
 def _dry_sbom(s: Session, **_: str) -> str:
@@ -99,7 +116,7 @@ def sbom(s: Session, engine: str = "") -> None:
     from containerize.publish import sbom as bills
     from containerize.publish import subjects as images
 
-    found = subjects(s)
+    found = built(s).subjects
     with concurrent.futures.ThreadPoolExecutor() as pool:  # to unpack takes no lock
         bill = list(pool.map(bills.make, found))
     for subject, made in zip(found, bill, strict=True):
@@ -123,11 +140,41 @@ def provenance(s: Session, engine: str = "") -> None:
     from containerize.publish import provenance as statements
     from containerize.publish import subjects as images
 
-    found = subjects(s)
-    source = statements.source(s.settings, found[0].inputs)
+    found = built(s)
+    source = statements.source(s.settings, found.subjects[0].inputs)
     path = images.provenance_path(s.settings)
     with disk.atomic(path) as file:
-        file.write(statements.make(found, source))
+        file.write(statements.make(found.subjects, source, found.index))
     say(f"statement {path}")
     if not source.commit:
         say(f"note      it names no commit: {source.state}")
+
+
+def _dry_bundle(s: Session, output: str = "") -> str:
+    from containerize.publish import bundle
+
+    path = Path(output).expanduser() if output else bundle.default_path(s.settings)
+    return f"Would write what the commit's images are made of to {path}."
+
+
+@verb(
+    _dry_bundle,
+    help={"output": "file to write; by default dist/IMAGE-bundle.tar"},
+)
+def bundle(s: Session, output: str = "") -> None:
+    """Write all that the commit's images are made of to one file, to build offline."""
+    from containerize.publish import bundle as bundles
+
+    path = Path(output).expanduser() if output else None
+    made = bundles.write(s.settings, path, progress=Meter())
+    say(f"bundle    {made.path}")
+    say(f"digest    {made.digest}")
+    say(f"commit    {made.commit}")
+    say(f"holds     {len(made.items)} files, {megabytes(made.size)}")
+    say(f"images    {', '.join(s.settings.image_architectures)}")
+    say(f"tools     {', '.join(made.hosts) or 'none'}")
+    if not made.has_tool:
+        say(
+            "warning   this tool is not in it: name flask-containerize in tools.in, "
+            "put its wheel into wheels/ if no index has it, and lock"
+        )

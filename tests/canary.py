@@ -22,7 +22,7 @@ def reaches_out(
     with socket.socket() as listener:
         listener.bind(("0.0.0.0", 0))
         listener.listen()
-        address = (_own_address(), listener.getsockname()[1])
+        address = (own_address(), listener.getsockname()[1])
         (top / "Dockerfile").write_text(STEP.format(base=base, address=address))
         name = settings.reference("canary")
         command = build.build_command(settings, engine.kind, [name], cache=False)
@@ -47,7 +47,7 @@ def reaches_out(
     return called
 
 
-def _own_address() -> str:
+def own_address() -> str:
     """An address of this host that is not loopback; loopback where there is none."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:

@@ -11,12 +11,14 @@ import contextlib
 import hashlib
 import http.client
 import http.server
+import io
 import json
 import os
 import re
 import shutil
 import socket
 import subprocess
+import tarfile
 import tempfile
 import threading
 import time
@@ -26,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.conftest import taking_turns, unused_port
+from tests.unit.conftest import pack
 
 USER, PASSWORD = "someone", "p:ss wörd"
 
@@ -41,7 +44,7 @@ def require(program: str, package: str) -> str:
 
 
 class Registry:
-    """A docker-registry with its data in `root`, started by hand, on a port of its own."""
+    """A docker-registry with its data in `root`, on a port of its own."""
 
     def __init__(self, root: Path, **settings: Any) -> None:
         self.root = root
@@ -66,9 +69,12 @@ class Registry:
 
     def start(self, before: Sequence[str] = ()) -> Registry:
         """Start it; `before` is what its command is put behind."""
+        # Its settings are variables that begin so, as Podman's REGISTRY_AUTH_FILE does.
+        own = {k: v for k, v in os.environ.items() if not k.startswith("REGISTRY_")}
         with (self.root / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 [*before, *self.command, str(self.root / "config.yml")],
+                env=own,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -162,10 +168,10 @@ class Faults(http.server.ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, port: int) -> None:
-        super().__init__(("127.0.0.1", 0), _Proxy)
+    def __init__(self, port: int, address: str = "127.0.0.1") -> None:
+        super().__init__((address, 0), _Proxy)
         self.behind = port
-        self.host = f"127.0.0.1:{self.server_port}"
+        self.host = f"{address}:{self.server_port}"
         self.requests: list[Request] = []
         self.fault: Fault = lambda request: None
 
@@ -230,7 +236,11 @@ class _Proxy(http.server.BaseHTTPRequestHandler):
         self._answer(status, headers, content, how.get("ends"))
 
     def _answer(
-        self, status: int, headers: dict[str, str], content: bytes, ends: int | None = None
+        self,
+        status: int,
+        headers: dict[str, str],
+        content: bytes,
+        ends: int | None = None,
     ) -> None:
         self.send_response_only(status)
         kept = {key.title(): value for key, value in headers.items()}
@@ -249,6 +259,110 @@ class _Proxy(http.server.BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""
+
+
+class Resuming(Faults):
+    """As `Faults`, with uploads that can be resumed, as the spec has it.
+
+    Debian's registry forgets an upload whose connection was cut.
+    """
+
+    def __init__(self, port: int) -> None:
+        super().__init__(port)
+        self.RequestHandlerClass = _Uploads
+        self.uploads: dict[str, bytearray] = {}
+
+
+class _Uploads(_Proxy):
+    server: Resuming
+
+    def do(self) -> None:
+        match = re.fullmatch(
+            r"(/v2/.*/blobs/uploads/)(\d*)(?:\?digest=(.*))?", self.path
+        )
+        if not match:
+            super().do()
+            return
+        request = Request(self)
+        self.server.requests.append(request)
+        how = self.server.fault(request) or {}
+        start, number, digest = match.groups()
+        number = number or str(len(self.server.uploads))
+        held = self.server.uploads.setdefault(number, bytearray())
+        headers = {"Location": start + number, "Range": f"0-{max(0, len(held) - 1)}"}
+        status = {"POST": 202, "GET": 204, "PATCH": 202}.get(self.command, 201)
+        if self.command == "PATCH":
+            begins = request.headers.get("content-range", "0-").partition("-")[0]
+            if int(begins) != len(held):
+                self.rfile.read(request.size)
+                self._answer(416, headers, b"")
+                return
+            held += self.rfile.read(min(request.size, how.get("cut", request.size)))
+            if "cut" in how:
+                self.close_connection = True
+                return
+        if self.command == "PUT":
+            onward = http.client.HTTPConnection("127.0.0.1", self.server.behind, 30)
+            onward.request("POST", start)
+            answer = onward.getresponse()
+            answer.read()
+            where = f"{answer.headers['Location']}&digest={digest}"
+            onward.request("PUT", where, bytes(held))
+            status = onward.getresponse().status
+            onward.close()
+        self._answer(status, headers, b"")
+
+    do_GET = do_HEAD = do_PUT = do_POST = do_PATCH = do_DELETE = do  # noqa: N815
+
+
+class Referring(Faults):
+    """As `Faults`, with the referrers API, which Debian's registry has not."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__(port)
+        self.RequestHandlerClass = _Referrers
+        self.entries: dict[str, list[dict[str, Any]]] = {}
+
+
+class _Referrers(_Proxy):
+    server: Referring
+
+    def do(self) -> None:
+        entries = self.server.entries
+        listing = re.fullmatch(r"/v2/.*/referrers/(sha256:\w+)", self.path)
+        if listing:
+            index = "application/vnd.oci.image.index.v1+json"
+            content = {
+                "schemaVersion": 2,
+                "mediaType": index,
+                "manifests": entries.get(listing[1], []),
+            }
+            self._answer(200, {"Content-Type": index}, json.dumps(content).encode())
+            return
+        if self.command == "PUT" and "/manifests/" in self.path:
+            data = self.rfile.read(int(self.headers["Content-Length"]))
+            self.rfile = io.BytesIO(data)
+            manifest = json.loads(data)
+            if subject := manifest.get("subject", {}).get("digest"):
+                entry = {
+                    "mediaType": self.headers["Content-Type"],
+                    "digest": digest(data),
+                    "size": len(data),
+                    "artifactType": manifest["artifactType"],
+                }
+                entries.setdefault(subject, []).append(entry)
+                rfile, subject_header = self.rfile, {"OCI-Subject": subject}
+                self.server.fault = lambda request: {
+                    "answer": lambda status, headers, content: (
+                        status,
+                        headers | subject_header,
+                        content,
+                    )
+                }
+                self.rfile = rfile
+        super().do()
+
+    do_GET = do_HEAD = do_PUT = do_POST = do_PATCH = do_DELETE = do  # noqa: N815
 
 
 @contextlib.contextmanager
@@ -289,7 +403,7 @@ def openssl(*arguments: str, stdin: bytes = b"") -> bytes:
 def certificate(
     directory: Path, name: str, *, start: str = "20200101000000Z"
 ) -> tuple[Path, Path]:
-    """A key and a certificate for 127.0.0.1, signed by itself, valid from `start` on."""
+    """A key and a certificate for 127.0.0.1, its own CA, valid from `start` on."""
     directory.mkdir(parents=True, exist_ok=True)
     key, made = directory / f"{name}.key", directory / f"{name}.pem"
     request, config = directory / f"{name}.csr", directory / f"{name}.cnf"
@@ -359,7 +473,9 @@ class TokenServer(http.server.ThreadingHTTPServer):
             "exp": now + 300, "jti": str(len(self.asked)), "access": access,
         } | self.claims(len(self.asked))  # fmt: skip
         text = ".".join(_url64(json.dumps(part).encode()) for part in (head, body))
-        signature = openssl("dgst", "-sha256", "-sign", str(self.key), stdin=text.encode())
+        signature = openssl(
+            "dgst", "-sha256", "-sign", str(self.key), stdin=text.encode()
+        )
         return f"{text}.{_url64(signature)}"
 
 
@@ -413,21 +529,24 @@ def digest(content: bytes) -> str:
     return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
-def layout(path: Path, *architectures: str, size: int = 3_000_000, seed: str = "") -> Path:
+def layout(
+    path: Path, *architectures: str, size: int = 3_000_000, seed: str = ""
+) -> Path:
     """An OCI layout in a tar, of an image or, for several architectures, an index.
 
     Its first layer has `size` bytes, and `seed` decides which.
     """
-    from tests.unit.conftest import pack
-    import tarfile
-
     files: dict[str, bytes] = {"oci-layout": b'{"imageLayoutVersion":"1.0.0"}'}
     made = []
 
     def blob(content: bytes, kind: str) -> dict[str, Any]:
         files[f"blobs/{digest(content).replace(':', '/')}"] = content
         media_type = f"application/vnd.oci.image.{kind}"
-        return {"mediaType": media_type, "digest": digest(content), "size": len(content)}
+        return {
+            "mediaType": media_type,
+            "digest": digest(content),
+            "size": len(content),
+        }
 
     for name in architectures or ("amd64",):
         block = hashlib.shake_256(f"{name}{seed}".encode()).digest(size)

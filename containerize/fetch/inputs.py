@@ -11,18 +11,21 @@ import contextlib
 import dataclasses
 import errno
 import fcntl
+import hashlib
 import http.client
+import json
 import re
 import shutil
 import sys
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TypeGuard
 from urllib.response import addinfourl
 
 from packaging.markers import Marker
 from packaging.tags import sys_tags
-from packaging.utils import parse_wheel_filename
+from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
 from containerize import disk, environ
 from containerize.errors import Problem, some
@@ -57,6 +60,12 @@ class Inputs:
     packages: tuple[tuple[Package, Path], ...]
     base: BaseLock
     """What named the packages, of which none count on a base image."""
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """Where they all are."""
+        wheels = (wheel.path for wheel in self.wheels)
+        return (*wheels, *(path for _, path in self.packages))
 
 
 class Superseded(Problem):
@@ -197,6 +206,147 @@ def _backend(settings: Settings) -> tuple[tuple[Wheel, ...], list[Pin]]:
 
 
 @dataclasses.dataclass(frozen=True)
+class Choice:
+    """What pip chooses of a lock for one kind of host, as the cache remembers it.
+
+    A lock of tools names every wheel of a release, for whatever host there is.
+    """
+
+    target: Target
+    pins: tuple[Pin, ...]
+
+    @property
+    def name(self) -> str:
+        """The file in the cache that says which wheels these are."""
+        asked = "".join(str(dataclasses.replace(pin, via=())) for pin in self.pins)
+        text = json.dumps([asked, str(self.target), self.target.platforms])
+        return f"choice-{hashlib.sha256(text.encode()).hexdigest()}"
+
+
+def choices(settings: Settings) -> list[Choice]:
+    """What hosts need to build here: the tools, and what builds the app's [project].
+
+    A choice for each Linux host with a processor of the images and a Python that the
+    locks are made for. Raises Problem where a lock is not in step.
+    """
+    hosts = locks.linux_hosts(settings.image_architectures)
+    found = []
+    for pins in (locks.read_tools(settings), locks.read_backend(settings)):
+        for target in hosts:
+            fitting = tuple(pin for pin in pins if pin.fits(target))
+            found += [Choice(target, fitting)] if fitting else []
+    return found
+
+
+def fetch_choice(
+    settings: Settings, choice: Choice, *, progress: Progress
+) -> dict[str, str]:
+    """The wheels of a choice: the SHA-256 of each by its file name.
+
+    They are in the cache then. Uses no network where they were before. Raises Problem
+    where one cannot be had.
+    """
+    cache = settings.cache_dir
+    found = read_choice(cache, choice)
+    if found and all(_hash(cache / digest) == digest for digest in found.values()):
+        return found
+    with _locked(cache, progress):
+        found = _fetch_wheels(settings, cache, choice.target, choice.pins, progress)
+        write_choice(cache, choice, found)
+    return found
+
+
+def read_choice(cache: Path, choice: Choice) -> dict[str, str]:
+    """The wheels that were chosen before; none if that is not known."""
+    try:
+        found = json.loads((cache / choice.name).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if is_choice(found, choice) else {}
+
+
+def is_choice(found: object, choice: Choice) -> TypeGuard[dict[str, str]]:
+    """Whether these can be the wheels of a choice: one for each of its pins."""
+    if not isinstance(found, dict) or len(found) != len(choice.pins):
+        return False
+    left = {digest: pin for pin in choice.pins for digest in pin.hashes}
+    try:
+        named = {
+            parse_wheel_filename(name)[0]: digest for name, digest in found.items()
+        }
+    except (InvalidWheelFilename, TypeError):
+        return False
+    return len(named) == len(choice.pins) and all(
+        isinstance(digest, str) and digest in left and left[digest].name == name
+        for name, digest in named.items()
+    )
+
+
+def write_choice(cache: Path, choice: Choice, found: Mapping[str, str]) -> None:
+    """Have the cache remember which wheels a choice is."""
+    with disk.atomic(cache / choice.name) as file:
+        file.write(json.dumps(found, sort_keys=True).encode())
+
+
+def missing(settings: Settings) -> dict[str, str]:
+    """What the cache lacks of the image's inputs: by SHA-256, what messages call it.
+
+    What is corrupt is missing. Raises Problem where a lock is not in step.
+    """
+    wanted = _wanted(settings)
+    own = _own(settings)
+    items = [pin for pin in wanted.pins if _sha256(pin) not in own]
+    lacking = _lacking(settings.cache_dir, [*items, *wanted.packages])
+    return {_sha256(item): _label(item) for item in lacking}
+
+
+def named(settings: Settings) -> dict[str, str]:
+    """All that the locks name, by SHA-256, for hosts and images of whatever kind.
+
+    Raises Problem where a lock is not in step.
+    """
+    found = {_sha256(p): _label(p) for p in locks.read_base(settings).packages}
+    for read in (locks.read_requirements, locks.read_tools, locks.read_backend):
+        for pin in read(settings):
+            found |= dict.fromkeys(pin.hashes, _label(pin))
+    return found
+
+
+def is_there(path: Path) -> bool:
+    """Whether the cache has this file, whole."""
+    return _hash(path) == path.name
+
+
+Put = Callable[[str, Iterable[bytes]], None]
+
+
+@contextlib.contextmanager
+def taking(settings: Settings, progress: Progress) -> Iterator[Put]:
+    """A function that puts a file with this SHA-256 into the cache from its bytes.
+
+    It raises ValueError, and puts nothing, where the bytes have another. Raises
+    Problem where the cache cannot be written.
+    """
+    with _locked(settings.cache_dir, progress) as cache:
+
+        def put(sha256: str, content: Iterable[bytes]) -> None:
+            part = cache / f"{sha256}.part"
+            digest = hashlib.sha256()
+            try:
+                with part.open("wb") as file:
+                    for chunk in content:
+                        digest.update(chunk)
+                        file.write(chunk)
+                if digest.hexdigest() != sha256:
+                    raise ValueError(digest.hexdigest())
+                part.replace(cache / sha256)
+            finally:
+                part.unlink(missing_ok=True)
+
+        yield put
+
+
+@dataclasses.dataclass(frozen=True)
 class _Wanted:
     """What the locks name, each read once."""
 
@@ -212,6 +362,10 @@ def _wanted(settings: Settings) -> _Wanted:
     target = locks.image_target(settings, architecture, str(base))
     pins = [pin for pin in locks.read_requirements(settings) if pin.fits(target)]
     packages = [] if settings.base_image else base.for_architecture(architecture)
+    if base.packages and not packages and not settings.base_image:
+        raise Problem(
+            f"{locks.BASE} names no package for {architecture}: run `invoke lock`"
+        )
     return _Wanted(base, target, pins, packages)
 
 
@@ -297,7 +451,8 @@ def _download(
             break
     if not failures:
         raise FileNotFoundError
-    raise Problem(f"{_label(package)} cannot be fetched: {failures[-1]}")
+    why = mirrors.shown(failures[-1])
+    raise Problem(f"{_label(package)} cannot be fetched: {why}")
 
 
 class _BrokenOffError(Exception):
@@ -339,8 +494,11 @@ def _fetch_wheels(
     target: Target | None,
     pins: Sequence[Pin],
     progress: Progress,
-) -> None:
-    """Download what fits the target, or this host if there is none."""
+) -> dict[str, str]:
+    """Download what fits the target, or this host if there is none.
+
+    Returns the SHA-256 of each wheel by its file name.
+    """
     staging = cache / ".wheels"  # the lock makes it ours; an older one is a leftover
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir()
@@ -360,18 +518,21 @@ def _fetch_wheels(
     if _own(settings):
         command.append(f"--find-links={settings.root / WHEELS}")
     result = environ.heard(command, pip_environment())
+    found = {}
     if not result.returncode:
         for wheel in sorted(staging.glob("*.whl")):
             size = wheel.stat().st_size
-            wheel.replace(cache / str(_hash(wheel)))
+            found[wheel.name] = str(_hash(wheel))
+            wheel.replace(cache / found[wheel.name])
             progress.advance(size)
     progress.done()
     shutil.rmtree(staging)
     if result.returncode:
-        raise Problem(_pip_essence(result.stderr))
+        raise Problem(_pip_essence(result.stderr, target))
+    return found
 
 
-def _pip_essence(stderr: str) -> str:
+def _pip_essence(stderr: str, target: Target | None) -> str:
     """The line of pip's that says what is wrong."""
     wrong = re.search(
         r"^ *(\S+)(?: from .*)?:\s+Expected sha256 (\w+)\s+Got +(\w+)", stderr, re.M
@@ -381,7 +542,7 @@ def _pip_essence(stderr: str) -> str:
             f"{wrong[1].replace('==', ' ')} on the package index is not what was "
             f"locked: expected SHA-256 {wrong[2]}, found {wrong[3]}"
         )
-    return essence(stderr)
+    return essence(stderr) + (f" ({target})" if target else "")
 
 
 def _own(settings: Settings) -> dict[str, Path]:

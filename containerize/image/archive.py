@@ -59,7 +59,7 @@ _STEP = 1024  # bytes of zstd that are unpacked at a time
 _ZSTD = b"\x28\xb5\x2f\xfd"
 _HEADER = struct.Struct("100s8s8s8s12s12s8s1s100s8s32s32s8s8s155s12x")
 _SECONDS = re.compile(rb"(-?)(\d{1,12})(?:\.(\d{1,9})\d*)?")
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _KINDS = (
     tarfile.REGTYPE,
     tarfile.LNKTYPE,
@@ -141,6 +141,8 @@ def show(path: bytes) -> str:
 
 def printable(text: str) -> str:
     """`text` on one line, with an escape for each character that cannot be printed."""
+    if text.isprintable():  # nearly all are, of a hundred thousand paths
+        return text
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
@@ -572,7 +574,7 @@ class Files:
     def located(self, descriptor: Any, where: str) -> tuple[str, Region]:
         """Path and bytes of what an OCI descriptor names, of the size that it says."""
         digest = self.field(descriptor, "digest", str, where)
-        if not _DIGEST.fullmatch(digest):
+        if not DIGEST.fullmatch(digest):
             raise Problem(f"{self.name}: {where} has a digest that is no sha256")
         path = f"blobs/{digest.replace(':', '/')}"
         region = self.region(path)
@@ -603,7 +605,7 @@ class Files:
         if layers > MAX_LAYERS:
             raise Problem(f"{self.name} has more than {MAX_LAYERS} layers")
         for diff_id in found:
-            if not isinstance(diff_id, str) or not _DIGEST.fullmatch(diff_id):
+            if not isinstance(diff_id, str) or not DIGEST.fullmatch(diff_id):
                 raise Problem(
                     f"{self.name}: {printable(path)} has a diff ID that is no sha256"
                 )

@@ -56,7 +56,7 @@ def describe(path: Path) -> Manifest:
         if not image.manifest_digest:
             raise Problem(f"{path} has no OCI manifest: name an archive of `build`")
         with _blobs(path) as blobs:
-            size = blobs[_path(image.manifest_digest)].size
+            size = blobs[blob_path(image.manifest_digest)].size
         variant = image.config.get("variant")
         architecture = str(image.config.get("architecture"))
         return Manifest(
@@ -69,7 +69,7 @@ def describe(path: Path) -> Manifest:
 
 def content(manifests: Sequence[Manifest]) -> bytes:
     """The index of these manifests: the same bytes in whatever order they come."""
-    return _json(
+    return encoded(
         {
             "schemaVersion": 2,
             "mediaType": INDEX,
@@ -113,11 +113,11 @@ def write(
                 for name, blob in blobs.items():
                     if name not in written:
                         written.add(name)
-                        _add(out, name, blob.chunks(), blob.size, time)
-        _add(out, _path(str(root["digest"])), [whole], len(whole), time)
+                        add(out, name, blob.chunks(), blob.size, time)
+        add(out, blob_path(str(root["digest"])), [whole], len(whole), time)
         for name, value in (("oci-layout", _LAYOUT), ("index.json", named)):
-            text = _json(value)
-            _add(out, name, [text], len(text), time)
+            text = encoded(value)
+            add(out, name, [text], len(text), time)
         out.write(bytes(1024))
     return str(root["digest"])
 
@@ -138,7 +138,7 @@ def read_digest(path: Path) -> str:
             found = str(descriptor["digest"])
             if (
                 descriptor["mediaType"] == INDEX
-                and files[_path(found)].sha256() == found
+                and files[blob_path(found)].sha256() == found
             ):
                 return found
     except OSError as error:
@@ -160,18 +160,21 @@ def _blobs(path: Path) -> Iterator[dict[str, Region]]:
         }
 
 
-def _add(
-    out: IO[bytes], path: str, content: Iterable[bytes], size: int, time: int
+def add(
+    out: IO[bytes], path: str, content: Iterable[bytes], size: int, time: int = 0
 ) -> None:
+    """Add a file of `size` bytes to a tar that is being written."""
     out.write(archive.header(path.encode(), 0o644, size, time, tarfile.REGTYPE))
     for chunk in content:
         out.write(chunk)
     out.write(bytes(-size % 512))
 
 
-def _path(digest: str) -> str:
+def blob_path(digest: str) -> str:
+    """Where an OCI archive has the blob of that digest."""
     return f"blobs/{digest.replace(':', '/')}"
 
 
-def _json(value: object) -> bytes:
+def encoded(value: object) -> bytes:
+    """JSON, the same bytes for the same value."""
     return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()

@@ -82,6 +82,15 @@ class BaseLock:
         return "".join(f"{line}\n" for line in lines)
 
 
+def linux_hosts(architectures: Iterable[str]) -> list[Target]:
+    """The Linux hosts of these processors that tools are locked for."""
+    return [
+        pins.linux(f"{python}.0", architecture, _HOST_GLIBC)
+        for architecture in architectures
+        for python in _HOST_PYTHONS
+    ]
+
+
 def needs_base(settings: Settings) -> bool:
     """Whether base.lock counts: always, but with a base image only if it is there."""
     return not settings.base_image or (settings.root / BASE).exists()
@@ -167,7 +176,7 @@ def propose(settings: Settings, *, upgrade: bool, progress: Progress) -> list[Ne
     file = settings.root / image.name
     tools = _tools(settings, {file: _text(file)})
     plans = [tools, _backend(settings) if settings.installs_project else None]
-    hosts = [pins.linux(f"{v}.0", "amd64", _HOST_GLIBC) for v in _HOST_PYTHONS]
+    hosts = linux_hosts(["amd64"])
     newest = f"{_HOST_PYTHONS[-1]}.0"
     hosts += [pins.linux(newest, "arm64", _HOST_GLIBC), pins.macos(newest)]
     with concurrent.futures.ThreadPoolExecutor(len(plans)) as pool:
@@ -263,12 +272,19 @@ def _make_base(settings: Settings, upgrade: bool, progress: Progress) -> New:
 
 
 def _gone(settings: Settings, old: BaseLock, progress: Progress) -> bool:
-    """Whether the mirrors have dropped a package; no mirror, no news."""
+    """Whether the mirrors have dropped a package; what cannot be asked is noted."""
     with step(progress, "asking the mirrors for the locked packages"):
         try:
-            return bool(mirrors.gone(settings, [p.path for p in old.packages]))
-        except Problem:
-            return False
+            found = mirrors.presence(settings, [p.path for p in old.packages])
+            gone, unknown = bool(found.gone), found.unknown
+        except Problem as problem:
+            gone, unknown = False, str(problem)
+    if unknown and not gone:
+        progress.note(
+            f"{BASE} stays, but whether its packages can still be had is not known: "
+            f"{unknown}"
+        )
+    return gone
 
 
 @dataclasses.dataclass(frozen=True)

@@ -131,6 +131,7 @@ def outputs(settings: Settings) -> list[Path]:
         ),
         settings.dist_dir / f"{settings.image}.push.json",
         settings.dist_dir / f"{settings.image}.provenance.json",
+        settings.dist_dir / f"{settings.image}-bundle.tar",
     ]
 
 

@@ -15,6 +15,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import IO
 
 from containerize.errors import Problem
 from containerize.pack.ignore import Rules
@@ -133,7 +134,12 @@ def ignored(root: Path) -> list[bytes]:
     return [path for path in paths if path.rstrip(b"/") not in inner]
 
 
-def git(root: Path, *arguments: str) -> subprocess.CompletedProcess[bytes] | None:
+def git(
+    root: Path,
+    *arguments: str,
+    stdin: int | IO[bytes] = subprocess.DEVNULL,
+    stdout: int | IO[bytes] = subprocess.PIPE,
+) -> subprocess.CompletedProcess[bytes] | None:
     """What git answers in `root`, whatever GIT_* variables say; None without git."""
     environ = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
     try:
@@ -142,8 +148,9 @@ def git(root: Path, *arguments: str) -> subprocess.CompletedProcess[bytes] | Non
             ["git", "-c", "core.fsmonitor=false", "--literal-pathspecs", *arguments],
             cwd=root,
             env=environ | {"LC_ALL": "C"},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=subprocess.PIPE,
             check=False,
         )
     except OSError:

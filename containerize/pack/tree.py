@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import os
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
 from typing import IO
 
 from containerize.errors import Problem
+
+_CHUNK = 1 << 20
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,6 +31,8 @@ class Entry:
     content: bytes = b""
 
 
+Add = Callable[[str, Entry, int, IO[bytes]], None]
+
 DIRECTORY = Entry(kind=tarfile.DIRTYPE, mode=0o755)
 
 
@@ -37,6 +42,36 @@ def file(content: bytes, mode: int = 0o644) -> Entry:
 
 def symlink(target: str) -> Entry:
     return Entry(kind=tarfile.SYMTYPE, mode=0o777, target=target)
+
+
+@contextlib.contextmanager
+def canonical(target: IO[bytes], time: int) -> Iterator[Add]:
+    """A function that adds an entry, and as many bytes of a file, to a canonical tar.
+
+    Every entry's mtime is `time`, in seconds since 1970; owners are numbers; the format
+    is POSIX pax with no record that is not needed. The content is what is read of the
+    file, not the entry's own.
+    """
+    with tarfile.TarFile(
+        fileobj=target,
+        mode="w",
+        format=tarfile.PAX_FORMAT,
+        encoding="utf-8",
+        errors="surrogateescape",
+        copybufsize=_CHUNK,
+    ) as tar:
+
+        def add(path: str, entry: Entry, size: int, content: IO[bytes]) -> None:
+            info = tarfile.TarInfo(path)
+            info.type = entry.kind
+            info.mode = entry.mode & 0o7777
+            info.uid, info.gid = entry.uid, entry.gid
+            info.mtime = time
+            info.linkname = entry.target
+            info.size = size
+            tar.addfile(info, content)
+
+        yield add
 
 
 class Tree:
@@ -106,31 +141,17 @@ class Tree:
         return self.entries[real].content if real else b""
 
     def write(self, target: IO[bytes], time: int) -> None:
-        """Write the tree as a canonical tar.
+        """Write the tree as a canonical tar, as `canonical` does.
 
         Entries are sorted by the bytes of their path, which puts each directory
-        before what it holds; every entry's mtime is `time`, in seconds since 1970;
-        owners are numbers; the format is POSIX pax with no record that is not
-        needed. Of the paths of a hard-linked file the first has the content.
+        before what it holds. Of the paths of a hard-linked file the first has the
+        content.
         """
         entries = dict(self._without_dangling_links())
-        with tarfile.open(
-            fileobj=target,
-            mode="w",
-            format=tarfile.PAX_FORMAT,
-            encoding="utf-8",
-            errors="surrogateescape",
-        ) as tar:
+        with canonical(target, time) as add:
             for path in sorted(entries, key=os.fsencode):
                 entry = entries[path]
-                info = tarfile.TarInfo(path)
-                info.type = entry.kind
-                info.mode = entry.mode & 0o7777
-                info.uid, info.gid = entry.uid, entry.gid
-                info.mtime = time
-                info.linkname = entry.target
-                info.size = len(entry.content)
-                tar.addfile(info, io.BytesIO(entry.content))
+                add(path, entry, len(entry.content), io.BytesIO(entry.content))
 
     def _without_dangling_links(self) -> Iterator[tuple[str, Entry]]:
         """The entries with each hard-link group led by its first path."""

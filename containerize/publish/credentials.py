@@ -90,8 +90,8 @@ def _read(source: str, text: str) -> dict[str, Any]:
     """The object in a file. What is wrong in it is not shown: it may be a secret."""
     try:
         config = json.loads(text)
-        tables = (config.get(key) or {} for key in ("auths", "credHelpers"))
-        if all(isinstance(table, dict) for table in tables):
+        tables = (config.get(key) for key in ("auths", "credHelpers"))
+        if all(table is None or isinstance(table, dict) for table in tables):
             return dict(config)
     except (ValueError, RecursionError, AttributeError):
         pass
@@ -180,10 +180,11 @@ def _ask(
         if said[0].startswith(_NOT_FOUND):
             return None
         # A line that is no sentence may be half of a secret.
-        why = "" if "{" in said[0] or '"' in said[0] else f": {printable(said[0])}"
+        whole = said[0] and not set('{"') & set(said[0])
+        shown = f"{printable(said[0])}: " if whole else ""
         raise Problem(
-            f"the credential helper {program} of {source} fails{why or ''}: mend that, "
-            f"or run `docker login {registry}`"
+            f"the credential helper {program} of {source} fails: {shown}mend that, or "
+            f"run `docker login {registry}`"
         )
     try:
         answer = json.loads(done.stdout)

@@ -8,7 +8,7 @@ import json
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from containerize import disk
 from containerize.errors import Problem
@@ -17,9 +17,15 @@ from containerize.image.archive import Region
 from containerize.progress import Progress
 from containerize.publish import reference
 from containerize.publish.reference import Reference
-from containerize.publish.registry import Descriptor, Manifest, Repository
+from containerize.publish.registry import MANIFEST, Descriptor, Manifest, Repository
 from containerize.publish.transport import Transport
 from containerize.settings import Settings, check_tag
+
+if TYPE_CHECKING:  # what it imports takes longer than a push
+    from containerize.publish.evidence import Attachment
+
+EMPTY = "application/vnd.oci.empty.v1+json"
+"""The media type of `{}`, which stands where there is nothing to configure."""
 
 WORKERS = 3
 """Blobs that are sent at a time."""
@@ -93,10 +99,12 @@ def push(
     *,
     progress: Progress,
     expected: str = "",
+    beside: Sequence[Attachment] = (),
 ) -> Pushed:
     """Push the archive to the references, all of one repository; `targets` makes them.
 
-    A tag is written when all that it leads to is in the registry, and read again after.
+    `beside` is attached to what the archive holds. A tag is written when all that it
+    leads to is in the registry, and read again after.
     Raises Problem where the archive is damaged, or is not of the digest `expected`,
     before anything is sent, and where the registry does not take it.
     """
@@ -113,6 +121,9 @@ def push(
         for manifest in layout.manifests:
             if target.find_manifest(manifest.digest) is None:
                 target.put_manifest(manifest.content, manifest.descriptor.media_type)
+        described = {each.digest: each.descriptor for each in layout.manifests}
+        for attachment in beside:
+            _attach(target, attachment, described[attachment.subject])
         for each in wanted:
             _tag(target, layout.manifests[-1], each.tag)
             progress.note(f"{each} is {layout.digest}")
@@ -123,6 +134,25 @@ def push(
     )
     _record(settings, done)
     return done
+
+
+def _attach(target: Repository, beside: Attachment, subject: Descriptor) -> None:
+    """Put an artifact that refers to a manifest (OCI image spec, "Guidelines for
+    Artifact Usage")."""
+    kind, digest = beside.media_type, target.put_bytes(beside.content)
+    layer = Descriptor(kind, digest, len(beside.content))
+    empty = Descriptor(EMPTY, target.put_bytes(b"{}"), 2)
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": MANIFEST,
+        "artifactType": beside.artifact_type,
+        "config": empty.json(),
+        "layers": [layer.json()],
+        "subject": subject.json(),
+        "annotations": dict(beside.annotations),
+    }
+    text = json.dumps(manifest, sort_keys=True, separators=(",", ":"))
+    target.attach(text.encode())
 
 
 def _tag(target: Repository, manifest: Manifest, tag: str) -> None:

@@ -268,6 +268,10 @@ class Repository:
                     location = self._location(answer, location)
                     if answer.status == 202:
                         break
+                    if answer.status == 404 or cuts + 1 >= TRIES:
+                        tell(0)
+                        return False
+                    cuts += 1
                 except Passing as fault:
                     cuts += 1
                     if cuts >= TRIES:
@@ -412,7 +416,8 @@ class Repository:
         Its blobs must be there. By "Pushing Manifests with Subject": where the
         registry does not answer with OCI-Subject, the index of the subject's tag is
         read, merged, written, and read again, until our entry and those of others are
-        in it.
+        in it. A registry that heeds no If-Match has no lock: what another client writes
+        in the moment between may be lost.
         """
         manifest = Manifest(
             Descriptor(media_type, sha256(content), len(content)), content
@@ -496,7 +501,7 @@ def _entry(manifest: Manifest) -> Descriptor:
 
 def _entries(index: Manifest) -> list[dict[str, Any]]:
     """The descriptors in an index. Raises Problem where it is none."""
-    found = index.json().get("manifests", [])
+    found = index.json().get("manifests")
     if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
         raise Problem(f"{index.digest} is no index: delete its tag in the registry")
     return found

@@ -50,7 +50,7 @@ _HOPS = 5
 _SKEW = 300.0  # seconds by which clocks may differ before a refusal speaks of them
 _AGENT = "flask-containerize"
 # dockerd's "Verify repository client with certificates", containers-certs.d(5)
-_CERTIFICATES = (
+CERTIFICATES = (
     *("/etc/docker/certs.d", "/etc/containers/certs.d", "~/.config/containers/certs.d"),
 )
 
@@ -223,7 +223,7 @@ class Transport:
                     url, hops = self._url(urllib.parse.urljoin(url, location)), hops + 1
                 elif response.status == 401 and own and not asked_again:
                     asked_again = True  # the token may have ended, or been revoked
-                    self._challenged(response)
+                    self._challenged(response, who)
                 else:
                     raise self._fault(response, method)
 
@@ -333,7 +333,7 @@ class Transport:
 
     def _new_pool(self, proxy: str) -> urllib3.PoolManager:
         context = ssl.create_default_context()  # heeds SSL_CERT_FILE and SSL_CERT_DIR
-        for directory in _CERTIFICATES:
+        for directory in CERTIFICATES:
             _trust(context, Path(directory).expanduser() / self.registry)
         if not proxy:
             return urllib3.PoolManager(ssl_context=context, maxsize=8)
@@ -397,12 +397,22 @@ class Transport:
             )
         return Passing(f"the connection to {host} broke off ({_why(error)}): try again")
 
-    def _challenged(self, response: BaseHTTPResponse) -> None:
-        """Heed what a 401 says of how it wants to be told who asks (RFC 9110, 11.6)."""
+    def _challenged(
+        self, response: BaseHTTPResponse, who: Mapping[str, str] | None = None
+    ) -> None:
+        """Heed what a 401 says of how it wants to be told who asks (RFC 9110, 11.6).
+
+        The token in `who` goes; another thread may have got a new one since.
+        """
         found = _challenges(response.headers.get("WWW-Authenticate", ""))
         with self._lock:
             self._challenge = found.get("bearer") or found.get("basic") or {}
-            self._tokens.clear()
+            refused = (who or {}).get("Authorization", "").removeprefix("Bearer ")
+            self._tokens = {
+                scopes: token
+                for scopes, token in self._tokens.items()
+                if token.value != refused
+            }
 
     def _authorization(self, also: Sequence[str]) -> dict[str, str]:
         with self._lock:
@@ -520,9 +530,8 @@ class Transport:
             text = (
                 f"{host} does not take the token that its token server has just given"
             )
-            return Refused(
-                f"{text}{said}: ask who runs it{self._clock()}", status, code
-            )
+            hint = "ask who runs it (do the clocks of both agree?)"
+            return Refused(f"{text}{said}: {hint}{self._clock()}", status, code)
         if status in (401, 403):
             who = self._credentials and self._credentials.source
             whose = f"with the credentials of {who}" if who else "without credentials"

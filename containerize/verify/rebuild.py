@@ -15,7 +15,6 @@ import fcntl
 import os
 import pickle
 import random
-import re
 import shutil
 import subprocess
 import sys
@@ -24,16 +23,17 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from containerize import FORMAT, build, disk, environ
+from containerize import build, disk, environ
 from containerize.engines.engine import Engine, ignore
 from containerize.errors import Problem
 from containerize.fetch import bases, inputs
-from containerize.image import canonical, record
+from containerize.image import record
 from containerize.image.canonical import ImageDigests
 from containerize.lock import locks
 from containerize.pack import selection, sources
 from containerize.settings import Settings
-from containerize.verify import explain
+from containerize.verify import expected, explain
+from containerize.verify.expected import Built, Expected
 from containerize.verify.explain import Difference
 
 AHEAD = 400 * 24 * 3600
@@ -52,6 +52,9 @@ NOISE = (
     "PIP_USER",
 )
 """Variables that a varied rebuild has besides, all of them 1."""
+
+FIRST = "the first rebuild"
+"""What others are compared with where nothing else is given."""
 
 NOBODY = 65534
 """The user that packs the layers in a varied rebuild of root's."""
@@ -84,6 +87,9 @@ class Verdict:
     """What differs between two archives, where there were two."""
     changed: tuple[str, ...] = ()
     """Inputs that are others than those of the expected image, where they are known."""
+    architecture: str = ""
+    besides: tuple[str, ...] = ()
+    """What else decides what runs (`Target.besides`)."""
 
     @property
     def equal(self) -> bool:
@@ -97,25 +103,31 @@ class Verdict:
             return f"{self.digest} is the digest of {part}"
         return "nothing in the image has this digest: give an archive to learn why"
 
+    @property
+    def by(self) -> str:
+        """The digest by which they are equal, and whose it is."""
+        manifest = self.digest == self.rebuilds[0].digests.manifest
+        return f"{'manifest' if manifest else 'config'} {self.digest}"
+
 
 def verify(
     settings: Settings,
     engines: Sequence[Engine],
     *,
-    against: str = "",
+    against: Expected | None = None,
     verbose: bool = False,
     on_rebuild: Callable[[Rebuild], None] = lambda _: None,
+    besides: Callable[[Path], Sequence[str]] = lambda _: (),
 ) -> Verdict:
     """Rebuild and compare: with `against`, or else the rebuilds with one another.
 
-    `against` is an archive of `build`, a file like digests.json, or a digest of a
-    manifest or a config. Without it, the first engine builds a plain image and every
-    engine a varied one; equal ones must be those of digests.json, if that is there.
-    Raises Problem where `against` is none of these, where another format of this tool
-    made the Dockerfile, and where a build fails.
+    Without it, the first engine builds a plain image and every engine a varied one;
+    equal ones must be those of digests.json, if that is there. `besides` is given an
+    archive of the image. Raises Problem where another format of this tool made the
+    Dockerfile, and where a build fails.
     """
     build.check_dockerfile(settings)  # first: a digest of it is saved after its mend
-    expected = Expected(settings, against)
+    wanted = against or expected.golden(settings).images[0]
     # Not in /tmp: an engine that is confined, as by snap, has one of its own.
     with disk.scratch(settings.dist_dir) as scratch:
         scratch.chmod(0o755)
@@ -136,73 +148,48 @@ def verify(
             for future in futures:
                 rebuilds.append(future.result())
                 on_rebuild(rebuilds[-1])
-        first = rebuilds[0]
-        other = next(
-            (r for r in rebuilds if r.digests.manifest != first.digests.manifest), None
-        )
-        if other:
-            found = _compare(first, other, verbose)
-            digest = first.digests.manifest
-            return Verdict(tuple(rebuilds), "the first rebuild", digest, found)
-        if not expected.digest:
-            return Verdict(tuple(rebuilds), "the first rebuild", first.digests.manifest)
-        verdict = Verdict(
-            tuple(rebuilds), expected.name, expected.digest, (), expected.changed
-        )
-        if verdict.equal or not expected.archive:
-            return verdict
-        found = tuple(explain.compare(expected.archive, first.archive, verbose=verbose))
-        return dataclasses.replace(verdict, differences=found)
+        return _judged(rebuilds, wanted, scratch, verbose, besides)
 
 
-class Expected:
-    """What `against` names; without it, the digest in digests.json, if any."""
-
-    def __init__(self, settings: Settings, against: str) -> None:
-        self.name, self.digest = against or record.GOLDEN, ""
-        self.archive: Path | None = None
-        self.changed: tuple[str, ...] = ()
-        if re.fullmatch(r"sha256:[0-9a-f]{64}", against):
-            self.digest = against
-            return
-        path = Path(against) if against else record.golden_path(settings)
-        if not path.is_file():
-            if against:
-                raise Problem(
-                    f"{against} is no file and no digest: name an archive of "
-                    "`invoke build`, a file like digests.json, or sha256:…"
-                )
-            return
-        with path.open("rb") as file:
-            is_json = file.read(1) == b"{"
-        if not is_json:
-            self.archive = path
-            self.digest = canonical.read_digests(path).manifest
-            return
-        facts = record.read_golden(path).get(settings.image_architecture)
-        if facts:
-            made_by = facts.get("format", 0)
-            if made_by != FORMAT:
-                raise Problem(
-                    f"{self.name} is of format {made_by} of this tool, and this is "
-                    f"format {FORMAT}, whose digests differ: `invoke digest --save`, "
-                    "or install the tool of that format"
-                )
-            self.digest = facts["manifest"]
-            self.changed = tuple(record.changes(settings, facts))
-        elif against:
-            raise Problem(
-                f"{against} has no digest for {settings.image_architecture}: "
-                "add one with `invoke digest --save`"
-            )
+def _judged(
+    rebuilds: Sequence[Rebuild],
+    wanted: Expected,
+    scratch: Path,
+    verbose: bool,
+    besides: Callable[[Path], Sequence[str]],
+) -> Verdict:
+    """What the rebuilds are, compared with one another and with what is wanted."""
+    first, digests = rebuilds[0], rebuilds[0].digests
+    verdict = Verdict(
+        tuple(rebuilds),
+        FIRST,
+        digests.manifest,
+        architecture=wanted.architecture,
+    )
+    other = next((r for r in rebuilds if r.digests.manifest != digests.manifest), None)
+    if other:
+        found = explain.compare(first.archive, other.archive, verbose=verbose)
+        return dataclasses.replace(verdict, differences=tuple(found))
+    if not wanted.digest:
+        return verdict
+    if wanted.digest not in _names(digests) and wanted.look:
+        built = Built(digests=digests, archive=first.archive, scratch=scratch)
+        wanted = wanted.look(wanted, built)
+    verdict = dataclasses.replace(
+        verdict,
+        expected=wanted.name,
+        digest=wanted.digest,
+        changed=wanted.changed,
+        besides=tuple(besides(first.archive)),
+    )
+    if verdict.equal or not wanted.archive:
+        return verdict
+    found = explain.compare(wanted.archive, first.archive, verbose=verbose)
+    return dataclasses.replace(verdict, differences=tuple(found))
 
 
 def _names(digests: ImageDigests) -> tuple[str, ...]:
     return digests.manifest, digests.config
-
-
-def _compare(first: Rebuild, other: Rebuild, verbose: bool) -> tuple[Difference, ...]:
-    return tuple(explain.compare(first.archive, other.archive, verbose=verbose))
 
 
 # --- One rebuild -----------------------------------------------------------------

@@ -9,8 +9,8 @@ import pytest
 from containerize import settings
 from containerize.errors import Problem
 from containerize.image import record
-from containerize.verify import rebuild
-from tests.conftest import ROOT
+from containerize.verify import against, rebuild
+from tests.conftest import ROOT, Quiet
 
 
 def spoil(clone, instruction):
@@ -18,6 +18,11 @@ def spoil(clone, instruction):
     file = clone.root / "Dockerfile"
     text = file.read_text("utf-8")
     file.write_text(text.replace("WORKDIR", f"{instruction}\nWORKDIR", 1), "utf-8")
+
+
+def named(project, using, text):
+    """The image of this processor that `--against` names."""
+    return against.find(project, [using], text, progress=Quiet()).images[0]
 
 
 def names(using):
@@ -44,7 +49,9 @@ def test_a_rebuild_under_other_conditions_gives_the_committed_digest(using):
 
 def test_a_step_of_ones_own_is_found(built, using, clone):
     spoil(clone, 'RUN ["python3", "-c", "open(\'/srv/new\', \'w\').close()"]')
-    verdict = rebuild.verify(clone, [using], against=str(built.archive))
+    verdict = rebuild.verify(
+        clone, [using], against=named(clone, using, str(built.archive))
+    )
     assert not verdict.equal
     assert len(verdict.rebuilds) == 1
     assert "/srv/new" in "\n".join(found.detail for found in verdict.differences)
@@ -85,10 +92,10 @@ def test_the_task_says_what_differs_and_fails(using, clone):
     assert re.match(r"verify: the image is not that of digests.json, sha256:\w+$", line)
 
 
-@pytest.mark.parametrize("against", ["nothing-there.tar", "sha256:12", "tasks.py"])
-def test_what_cannot_be_compared_is_refused_before_a_build(using, project, against):
-    with pytest.raises(Problem, match=re.escape(against)):
-        rebuild.verify(project, [using], against=against)
+@pytest.mark.parametrize("text", ["nothing-there.tar", "sha256:12", "tasks.py"])
+def test_what_cannot_be_compared_is_refused_before_a_build(using, project, text):
+    with pytest.raises(Problem, match=re.escape(text)):
+        against.find(project, [using], text, progress=Quiet())
 
 
 def test_a_rebuild_that_fails_says_why(using, clone):
@@ -96,5 +103,7 @@ def test_a_rebuild_that_fails_says_why(using, clone):
     label = "ARG PROJECT\nLABEL containerize.project=${PROJECT}\n"
     (clone.root / "Dockerfile").write_text(f'FROM scratch\n{label}RUN ["nonsense"]\n')
     with pytest.raises(Problem, match=r"a rebuild failed: .*build"):
-        rebuild.verify(clone, [using], against=f"sha256:{'0' * 64}")
+        rebuild.verify(
+            clone, [using], against=named(clone, using, f"sha256:{'0' * 64}")
+        )
     assert "verify-" not in names(using)

@@ -12,7 +12,7 @@ from containerize.publish import push as pushing
 from containerize.settings import Settings
 from tests import registries
 from tests.registries import Faults, Registry
-from tests.unit.conftest import Record
+from tests.unit.conftest import Record, save  # noqa: F401 - a fixture
 
 
 @pytest.fixture(autouse=True)

@@ -107,7 +107,7 @@ def test_what_cannot_be_written_fails(tmp_path):
 
 @pytest.fixture
 def foreign(tmp_path):
-    """The program, and beside it a file system of another processor with this Python."""
+    """The program, and beside it an image for another processor, with this Python."""
     program = tmp_path / "tmp" / layers.COMPILE.name
     program.parent.mkdir()
     shutil.copy(layers.COMPILE, program)
