@@ -132,7 +132,8 @@ def test_the_app_stands_on_a_base_image_named_by_digest(
     built, base, using, project, tmp_path
 ):
     pull(using, base)
-    own = dataclasses.replace(project, base_image=base, image=f"{project.image}-own")
+    alone = dataclasses.replace(project, architectures=())
+    own = dataclasses.replace(alone, base_image=base, image=f"{project.image}-own")
     try:
         made = build.build(own, using, output=tmp_path / "own.tar")
         base_layers = len(built.digests.diff_ids)
@@ -147,7 +148,7 @@ def test_the_app_stands_on_a_base_image_named_by_digest(
 
 def test_a_base_image_that_cannot_be_had_is_one_line(using, project, tmp_path):
     nowhere = f"127.0.0.1:1/base@sha256:{'0' * 64}"
-    own = dataclasses.replace(project, base_image=nowhere)
+    own = dataclasses.replace(project, base_image=nowhere, architectures=())
     with pytest.raises(Problem) as caught:
         build.build(own, using, output=tmp_path / "own.tar")
     assert "\n" not in str(caught.value)
