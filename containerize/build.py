@@ -181,7 +181,7 @@ def build(
     a lock or an input is missing or wrong or changes meanwhile, and where the engine
     fails or has no image after it.
     """
-    host = host or engine.native()
+    host = host or host_of(settings, engine)
     own = settings.image_architecture == host
     with disk.turn(settings.build_top, lambda: on_line(WAITS)):
         names = references(settings, tags)
@@ -304,6 +304,11 @@ def current_all(settings: Settings) -> All | None:
     return All(digests=tuple(digests), index=made, archive=target)
 
 
+def host_of(settings: Settings, engine: Engine) -> str:
+    """The engine's processor; the image's if the engine does not say."""
+    return engine.native() or settings.image_architecture
+
+
 def pack(
     settings: Settings,
     collected: inputs.Inputs | None = None,
@@ -404,7 +409,7 @@ def make(
     The first name must be new, so that what has it afterwards is what was built.
     Raises Problem where nothing has it, as after a builder that keeps its result.
     """
-    host = host or engine.native()
+    host = host or host_of(settings, engine)
     if settings.image_architecture == host:
         return _make(settings, engine, names, cache=cache)
     compiler = f"{names[0]}-compiler"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import os
@@ -144,10 +145,10 @@ class Session:
         from containerize.errors import Problem
         from containerize.settings import this_machine
 
-        try:
+        host = ""
+        with contextlib.suppress(Problem):  # none answers: as if for this machine
             host = self.engine.native()
-        except Problem:  # none answers: it may be for this machine's
-            host = this_machine() or self.settings.image_architecture
+        host = host or this_machine() or self.settings.image_architecture
         each = self.each() if every else [self.settings]
         return [
             command

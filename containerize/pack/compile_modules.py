@@ -22,8 +22,8 @@ import site
 import sys
 from importlib.util import cache_from_source
 
-IMAGE = "/tmp/image"  # noqa: S108 (in a container of its own)
-"""Where the image's file system lies if it is another processor's."""
+IMAGE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "image")
+"""Where the image's file system lies if it is another processor's: beside this file."""
 
 OTHER_PYTHON = 3
 """The exit code if the image's Python is not of the version of the one that runs."""

@@ -208,7 +208,7 @@ def rebuild(
     home.chmod(0o755)
     root = home / (os.fsdecode("ein längerer Pfad".encode()) if varied else "copy")
     _copy(settings, root, varied)
-    host = engine.native()
+    host = build.host_of(settings, engine)
     cache = _fresh_cache(settings, home, host) if varied else settings.cache_dir
     copied = dataclasses.replace(settings, root=root, cache=str(cache))
     tag = home.name.replace("_", "-")
@@ -445,7 +445,7 @@ def main() -> None:
     settings = dataclasses.replace(settings, root=Path.cwd())
     try:
         if step == "pack":
-            build.pack(settings, host=engine.native())
+            build.pack(settings, host=build.host_of(settings, engine))
             return
         names = build.references(settings, [tag])
         home = settings.root.parent

@@ -4,8 +4,11 @@ import importlib.util
 import marshal
 import os
 import re
+import shutil
 import subprocess
 import sys
+
+import pytest
 
 from containerize.pack import compile_modules, layers
 from tests.conftest import ROOT
@@ -23,16 +26,16 @@ def put(tree, files):
         os.utime(path, (TIME, TIME))
 
 
-def compiled(*trees):
+def compiled(*trees, program=layers.COMPILE):
     """Run the program as the Dockerfile does; what it made of each, by path."""
     outs = [tree.with_name(f"{tree.name}-compiled") for tree in trees]
     pairs = [str(path) for pair in zip(trees, outs, strict=True) for path in pair]
     text = (ROOT / "Dockerfile").read_text("utf-8")
     flags = re.search(r'RUN \["python3", (.*?), "/tmp/compile', text)[1]
-    program = [sys.executable, *re.findall(r'"(.*?)"', flags), str(layers.COMPILE)]
+    command = [sys.executable, *re.findall(r'"(.*?)"', flags), str(program)]
     environ = {"PYTHONPYCACHEPREFIX": "/pycache", "PYTHONPATH": "", "PATH": ""}
     done = subprocess.run(
-        [*program, *pairs], env=environ, capture_output=True, text=True, check=False
+        [*command, *pairs], env=environ, capture_output=True, text=True, check=False
     )
     found = [
         {f"/{p.relative_to(out)}": p for p in out.rglob("*") if p.is_file()}
@@ -100,6 +103,69 @@ def test_what_cannot_be_written_fails(tmp_path):
     done, _ = compiled(tree)
     assert done.returncode == 1
     assert "/srv/one.py: " in done.stderr
+
+
+@pytest.fixture
+def foreign(tmp_path):
+    """The program, and beside it an image for another processor, with this Python."""
+    program = tmp_path / "tmp" / layers.COMPILE.name
+    program.parent.mkdir()
+    shutil.copy(layers.COMPILE, program)
+    image = program.with_name("image")
+    inner = image / sys.executable.lstrip("/")
+    inner.parent.mkdir(parents=True)
+    inner.write_bytes(f"x\0{sys.version.split()[0]}\0".encode())
+    return program, image
+
+
+def test_of_a_foreign_image_its_own_modules_count(foreign, tmp_path):
+    program, image = foreign
+    [library] = {os.path.dirname(os.__file__)}
+    top = library.lstrip("/")
+    put(image, {f"{top}/own.py": "x = 1\n", "etc/site.py": "x = 2\n"})
+    (image / top / "sitecustomize.py").symlink_to("/etc/site.py")
+    # As an absolute link of the host's it would lead somewhere.
+    (image / top / "host.py").symlink_to(os.__file__)
+    (image / top / "circle.py").symlink_to(f"{library}/circle.py")
+    layer = tmp_path / "layer"
+    put(layer, {"srv/shop.py": "x = 3\n"})
+    out = tmp_path / "out"
+    done, [_, found] = compiled_pairs(
+        program, ("/", out / "base"), (layer, out / "app")
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    base = {str(p.relative_to(out / "base")) for p in (out / "base").rglob("*.pyc")}
+    assert base == {f"pycache/{top}/{name}.{TAG}" for name in ("own", "sitecustomize")}
+    assert [*found] == [f"/pycache/srv/shop.{TAG}"]
+    for file in (out / "base").rglob("*.pyc"):
+        assert str(image).encode() not in file.read_bytes()
+
+
+def compiled_pairs(program, *pairs):
+    """As `compiled`, with trees and what is to come of them given."""
+    arguments = [str(path) for pair in pairs for path in pair]
+    environ = {"PYTHONPYCACHEPREFIX": "/pycache", "PYTHONPATH": "", "PATH": ""}
+    done = subprocess.run(
+        [sys.executable, "-s", "-S", "-P", str(program), *arguments],
+        env=environ, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return done, [
+        {f"/{p.relative_to(out)}": p for p in out.rglob("*") if p.is_file()}
+        for _, out in pairs
+    ]
+
+
+@pytest.mark.parametrize("held", [b"", b"\x003.0.99\0", b"\x0013.1.2\0", None])
+def test_another_version_of_python_compiles_nothing(foreign, tmp_path, held):
+    program, image = foreign
+    inner = image / sys.executable.lstrip("/")
+    inner.unlink() if held is None else inner.write_bytes(held)
+    (image / "etc").mkdir()
+    done, [found] = compiled_pairs(program, ("/", tmp_path / "out"))
+    assert done.returncode == compile_modules.OTHER_PYTHON
+    assert sys.version.split()[0] in done.stderr
+    assert (b"3.0.99" in (held or b"")) == ("3.0.99" in done.stderr)
+    assert not found
 
 
 def test_the_paths_are_the_images():
