@@ -50,13 +50,13 @@ def _run(session: nox.Session, *command: str) -> None:
 
 @nox.session
 def style(session: nox.Session) -> None:
-    """Check the Python files and the workflow."""
+    """Check the Python files and the workflows."""
     session.run("ruff", "format", "--diff", ".")
     session.run("ruff", "check", ".")
-    workflow = ".github/workflows/ci.yml"
-    session.run("zizmor", "--offline", "--no-progress", "--quiet", workflow)
+    workflows = sorted(map(str, Path(".github/workflows").glob("*.yml")))
+    session.run("zizmor", "--offline", "--no-progress", "--quiet", *workflows)
     session.run(
-        "check-jsonschema", "--builtin-schema", "vendor.github-workflows", workflow
+        "check-jsonschema", "--builtin-schema", "vendor.github-workflows", *workflows
     )
 
 

@@ -22,12 +22,12 @@ from packaging.requirements import Requirement
 from containerize import DISTRIBUTION, FORMAT, disk
 from containerize.engines.engine import Engine, ignore
 from containerize.errors import Problem, some
-from containerize.fetch import inputs
+from containerize.fetch import bases, inputs
 from containerize.image import canonical, index, record
 from containerize.image.canonical import ImageDigests
 from containerize.init import marks
 from containerize.lock import locks
-from containerize.pack import layers, selection
+from containerize.pack import compile_modules, layers, selection
 from containerize.settings import ARCHITECTURES, Settings, check_tag
 
 WAITS = "waiting for another build of this checkout"
@@ -78,7 +78,7 @@ def build_arguments(settings: Settings, compiler: str = "") -> dict[str, str]:
     # A label for what the builder leaves behind too, which --label does not reach.
     found = {"PROJECT": settings.image}
     if settings.base_image:
-        found["BASE"] = settings.base_image
+        found["BASE"] = bases.reference(settings)
     found["APP"] = settings.app
     if compiler:
         return found | {"COMPILER": compiler, "TREE": "/"}
@@ -415,6 +415,15 @@ def make(
     try:
         _run(settings, engine, command, compiler, context, build_arguments(like))
         return _make(settings, engine, names, cache=cache, compiler=compiler)
+    except Problem as problem:
+        code = compile_modules.OTHER_PYTHON
+        if re.search(rf"compile_modules.*\b(code|status):? {code}\b", str(problem)):
+            raise Problem(
+                f"the base image's Python for {settings.image_architecture} is not of "
+                f"the version of that for {host}, which compiles its modules: take one "
+                "whose Python is the same for each processor"
+            ) from None
+        raise
     finally:
         engine.run("rmi", "--no-prune", compiler, check=False, echo=False)
 

@@ -88,8 +88,9 @@ class Settings:
     one of `architectures`, else the first of these."""
     suite: str = "trixie"
     """The Debian release of the base packages."""
-    base_image: str = ""
-    """`NAME@sha256:…` of an image to build on instead of the base packages."""
+    base_image: str | Mapping[str, str] = dataclasses.field(default="", hash=False)
+    """`NAME@sha256:…` of an image to build on instead of the base packages: that of an
+    index, or a table of one for each architecture, where there are several."""
     mirrors: tuple[str, ...] = ()
     """Debian mirrors, tried in turn; those of this machine's apt when empty."""
     security_mirrors: tuple[str, ...] = ()
@@ -195,6 +196,21 @@ class Settings:
     def for_architecture(self, architecture: str) -> Settings:
         """The same settings with another architecture's image to build."""
         return dataclasses.replace(self, architecture=architecture)
+
+    @property
+    def base_reference(self) -> str:
+        """`base_image` for the architecture that is built; nothing if none is set.
+
+        Raises Problem if it is a table without that architecture.
+        """
+        if isinstance(self.base_image, str):
+            return self.base_image
+        wanted = self.image_architecture
+        if wanted not in self.base_image:
+            raise Problem(
+                f'base-image names none for {wanted}: add {wanted} = "NAME@sha256:…"'
+            )
+        return self.base_image[wanted]
 
     @property
     def debian_image_name(self) -> str:
@@ -375,6 +391,12 @@ def _typed(
         if isinstance(value, list) and all(isinstance(part, str) for part in value):
             return tuple(value)
         raise Problem(f"{where} must be a list of strings, not {value!r}")
+    if kind == "str | Mapping[str, str]":
+        if isinstance(value, str):
+            return value
+        if isinstance(value, dict) and all(isinstance(v, str) for v in value.values()):
+            return value
+        raise Problem(f"{where} must be a string, or a table of them, not {value!r}")
     if kind == "Mapping[str, str]":
         if text:
             raise Problem(f"{where} cannot be set by a variable: use pyproject.toml")
@@ -432,11 +454,7 @@ def _check(settings: Settings) -> None:
             f"architecture {settings.architecture!r} is none of architectures: name it "
             "there too"
         )
-    if settings.base_image and not _PINNED.fullmatch(settings.base_image):
-        raise Problem(
-            f"base-image {settings.base_image!r} has no digest: pin it as "
-            "NAME@sha256:…, so that every build starts from the same bytes"
-        )
+    _check_base_image(settings)
     check_size(settings.memory)
     check_network(settings.network)
     for volume in settings.volumes:
@@ -446,3 +464,20 @@ def _check(settings: Settings) -> None:
     for name in ("pids", "health_timeout", "stop_timeout"):
         if getattr(settings, name) < 1:
             raise Problem(f"{name.replace('_', '-')} must be at least 1")
+
+
+def _check_base_image(settings: Settings) -> None:
+    named = settings.base_image
+    if not named:
+        return
+    for one in [named] if isinstance(named, str) else named.values():
+        if not _PINNED.fullmatch(one):
+            raise Problem(
+                f"base-image {one!r} has no digest: pin it as NAME@sha256:…, so that "
+                "every build starts from the same bytes"
+            )
+    for name in () if isinstance(named, str) else named:
+        if name not in ARCHITECTURES.values():
+            raise Problem(f"base-image: {name!r} is unknown: use amd64 or arm64")
+    for name in settings.architectures:
+        _ = settings.for_architecture(name).base_reference

@@ -10,31 +10,26 @@ from containerize.terminal import Meter, megabytes, say
 from containerize.verbs import ENGINE, Session, verb
 
 if TYPE_CHECKING:
-    from containerize.build import All
     from containerize.publish.evidence import Attachment
-    from containerize.publish.subjects import Subject
+    from containerize.publish.subjects import Images
 
 
-def ready(s: Session) -> All:
+def built(s: Session) -> Images:
     """The images of all architectures, built first where files have changed."""
     from containerize import build as building
     from containerize import tasks
-
-    return building.current_all(s.settings) or tasks.build_all(s, s.engine)
-
-
-def built(s: Session) -> tuple[All, list[Subject]]:
-    """These images, and what is known of each."""
-    from containerize import build as building
     from containerize.errors import Problem
-    from containerize.publish import subjects as images
+    from containerize.publish import subjects
 
-    found = ready(s)
-    subjects = [images.subject(one, building.archive_path(one)) for one in s.each()]
-    known = [subject for subject in subjects if subject]
-    if len(known) < len(subjects):
+    given = [(one, building.archive_path(one)) for one in s.each()]
+    joined = building.index_path(s.settings)
+    found = subjects.current(given, joined)
+    if not found:
+        tasks.build_all(s, s.engine)
+        found = subjects.current(given, joined)
+    if not found:
         raise Problem("files changed since the build: repeat it")
-    return found, known
+    return found
 
 
 def _dry_push(
@@ -77,16 +72,14 @@ def push(
     from containerize.publish import push as pushing
 
     wanted = pushing.targets(s.settings, target, tag)
+    found = built(s)
     beside: list[Attachment] = []
     notes = []
-    if no_evidence:
-        found = ready(s)
-    else:
+    if not no_evidence:
         from containerize.publish import evidence, provenance
 
-        found, subjects = built(s)
-        source = provenance.source(s.settings, subjects[0].inputs)
-        beside = evidence.attachments(subjects, source, found.index)
+        source = provenance.source(s.settings, found.subjects[0].inputs)
+        beside = evidence.attachments(found.subjects, source, found.index)
         if not source.commit:
             notes.append(f"the provenance names no commit: {source.state}")
     done = pushing.push(
@@ -94,7 +87,7 @@ def push(
         found.archive,
         wanted,
         progress=Meter(),
-        expected=found.index or found.digests[0].manifest,
+        expected=found.index or found.subjects[0].manifest,
         beside=beside,
     )
     for note in notes:
@@ -123,7 +116,7 @@ def sbom(s: Session, engine: str = "") -> None:
     from containerize.publish import sbom as bills
     from containerize.publish import subjects as images
 
-    _, found = built(s)
+    found = built(s).subjects
     with concurrent.futures.ThreadPoolExecutor() as pool:  # to unpack takes no lock
         bill = list(pool.map(bills.make, found))
     for subject, made in zip(found, bill, strict=True):
@@ -147,11 +140,11 @@ def provenance(s: Session, engine: str = "") -> None:
     from containerize.publish import provenance as statements
     from containerize.publish import subjects as images
 
-    whole, found = built(s)
-    source = statements.source(s.settings, found[0].inputs)
+    found = built(s)
+    source = statements.source(s.settings, found.subjects[0].inputs)
     path = images.provenance_path(s.settings)
     with disk.atomic(path) as file:
-        file.write(statements.make(found, source, whole.index))
+        file.write(statements.make(found.subjects, source, found.index))
     say(f"statement {path}")
     if not source.commit:
         say(f"note      it names no commit: {source.state}")
@@ -180,3 +173,8 @@ def bundle(s: Session, output: str = "") -> None:
     say(f"holds     {len(made.items)} files, {megabytes(made.size)}")
     say(f"images    {', '.join(s.settings.image_architectures)}")
     say(f"tools     {', '.join(made.hosts) or 'none'}")
+    if not made.has_tool:
+        say(
+            "warning   this tool is not in it: name flask-containerize in tools.in, "
+            "put its wheel into wheels/ if no index has it, and lock"
+        )

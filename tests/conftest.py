@@ -150,6 +150,15 @@ def built(
     return build.build(project, using, output=archive)
 
 
+def in_no_network(*command: str) -> list[str]:
+    """A command as this user's in a network namespace that has nothing."""
+    ids = (f"--reuid={os.geteuid()}", f"--regid={os.getegid()}", "--init-groups")
+    kept = [f"{name}={os.environ[name]}" for name in ("PATH", "HOME")]
+    ours = ["setpriv", *ids, "env", *kept] if os.geteuid() else []
+    root = ["sudo", "--preserve-env"] if os.geteuid() else []
+    return [*root, "unshare", "--net", *ours, *command]
+
+
 def unused_port() -> int:
     """A port on 127.0.0.1 that nothing listened on a moment ago."""
     with socket.socket() as probe:

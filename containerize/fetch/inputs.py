@@ -29,7 +29,7 @@ from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
 from containerize import disk, environ
 from containerize.errors import Problem, some
-from containerize.fetch import mirrors
+from containerize.fetch import bases, mirrors
 from containerize.lock import locks
 from containerize.lock.base import Package
 from containerize.lock.locks import BaseLock
@@ -136,6 +136,7 @@ def fetch(
     Uses no network where it lacks nothing, nor with `offline`. Raises Superseded where
     the mirrors have dropped packages, and Problem where something cannot be had.
     """
+    bases.fetch(settings, progress)
     wanted = _wanted(settings)
     own = _own(settings)
     pins = [pin for pin in wanted.pins if _sha256(pin) not in own]
@@ -450,7 +451,8 @@ def _download(
             break
     if not failures:
         raise FileNotFoundError
-    raise Problem(f"{_label(package)} cannot be fetched: {failures[-1]}")
+    why = mirrors.shown(failures[-1])
+    raise Problem(f"{_label(package)} cannot be fetched: {why}")
 
 
 class _BrokenOffError(Exception):

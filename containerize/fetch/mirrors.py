@@ -113,6 +113,11 @@ def open_url(url: str, *, method: str = "GET") -> addinfourl:
     return answer
 
 
+def shown(text: str) -> str:
+    """A text without the names and passwords of the URLs in it."""
+    return re.sub(r"//[^/\s@]+@", "//****@", text)
+
+
 def is_gone(error: Exception) -> bool:
     """Whether a mirror answered that it has no such file."""
     if isinstance(error, urllib.error.HTTPError):
@@ -120,27 +125,40 @@ def is_gone(error: Exception) -> bool:
     return isinstance(getattr(error, "reason", error), FileNotFoundError)
 
 
-def gone(settings: Settings, paths: Iterable[str]) -> list[str]:
-    """Those of the pool's paths that no mirror has any more.
+@dataclasses.dataclass(frozen=True)
+class Presence:
+    """Whether the mirrors have files of the pool."""
 
-    What no mirror could be asked about is not among them.
-    """
+    gone: tuple[str, ...]
+    """Those paths that no mirror has any more."""
+    unknown: str
+    """Why no mirror could be asked about some; empty if it could about all."""
+
+
+def presence(settings: Settings, paths: Iterable[str]) -> Presence:
+    """Ask the mirrors for paths of the pool. Raises Problem as `find` does."""
     mirrors = find(settings)
 
-    def missing(path: str) -> bool:
+    def ask(path: str) -> tuple[bool, str]:
+        """Whether it is gone, and why that is not known."""
+        unknown = ""
         for url in mirrors.urls(path):
             try:
                 open_url(url, method="HEAD").close()
             except OSError as error:
-                if is_gone(error):
-                    continue
-            return False
-        return True
+                if not is_gone(error):
+                    unknown = shown(f"{url}: {getattr(error, 'reason', error)}")
+                continue
+            return False, ""
+        return not unknown, unknown
 
     paths = sorted(set(paths))
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(missing, paths))
-    return [path for path, is_missing in zip(paths, found, strict=True) if is_missing]
+        found = dict(zip(paths, pool.map(ask, paths), strict=True))
+    return Presence(
+        tuple(path for path, (is_gone, _) in found.items() if is_gone),
+        next(filter(None, (unknown for _, unknown in found.values())), ""),
+    )
 
 
 def apt_options() -> list[tuple[str, str]]:

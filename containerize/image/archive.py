@@ -141,6 +141,8 @@ def show(path: bytes) -> str:
 
 def printable(text: str) -> str:
     """`text` on one line, with an escape for each character that cannot be printed."""
+    if text.isprintable():  # nearly all are, of a hundred thousand paths
+        return text
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 

@@ -75,8 +75,9 @@ def beneath(settings: Settings) -> dict[str, str]:
         own = (f for f in project.reads(settings) if f.path == "pyproject.toml")
         found |= {file.path: _state(file) for file in own}
     found["containerize format"] = str(FORMAT)
-    for name in (*("image", "app", "base_image", "python"), "image_architecture"):
+    for name in ("image", "app", "python", "image_architecture"):
         found[f"setting {name.replace('_', '-')}"] = str(getattr(settings, name))
+    found["setting base-image"] = settings.base_reference
     found["setting interpreter"] = settings.interpreter_path
     volumes = [check_volume(text)[1] for text in settings.volumes]
     found["setting volumes"] = ", ".join(volumes)

@@ -285,11 +285,14 @@ class _Apt:
             result.stderr,
             re.MULTILINE,
         )
-        # Of what was given up, because something else cannot be had, it tells too.
-        aborted = r"(?!.*\bTransaction .* aborted)"
-        errors = re.findall(rf"^E: {aborted}(.*)", result.stderr, re.MULTILINE)
-        found = [*unmet, *signatures, *errors, f"apt exited with {result.returncode}"]
+        # Of a suite that was given up since another cannot be had, it says that alone.
+        others = r"(?!.*\bTransaction .* aborted)"
+        errors = re.findall(rf"^E: {others}(.*)", result.stderr, re.MULTILINE)
+        cause = r"^Err:\d+ (\S+ \S+) .*\n +(.*)"
+        errors += map(": ".join, re.findall(cause, result.stdout, re.MULTILINE))
+        ended = f"apt exited with {result.returncode}"
+        found = [*unmet, *signatures, *errors, ended]
         text = str(found[0]).rstrip(".")
         for file, url in self.urls.items():
             text = text.replace(file, url)
-        return text
+        return mirrors.shown(text)

@@ -272,12 +272,19 @@ def _make_base(settings: Settings, upgrade: bool, progress: Progress) -> New:
 
 
 def _gone(settings: Settings, old: BaseLock, progress: Progress) -> bool:
-    """Whether the mirrors have dropped a package; no mirror, no news."""
+    """Whether the mirrors have dropped a package; what cannot be asked is noted."""
     with step(progress, "asking the mirrors for the locked packages"):
         try:
-            return bool(mirrors.gone(settings, [p.path for p in old.packages]))
-        except Problem:
-            return False
+            found = mirrors.presence(settings, [p.path for p in old.packages])
+            gone, unknown = bool(found.gone), found.unknown
+        except Problem as problem:
+            gone, unknown = False, str(problem)
+    if unknown and not gone:
+        progress.note(
+            f"{BASE} stays, but whether its packages can still be had is not known: "
+            f"{unknown}"
+        )
+    return gone
 
 
 @dataclasses.dataclass(frozen=True)

@@ -25,6 +25,9 @@ from importlib.util import cache_from_source
 IMAGE = "/tmp/image"  # noqa: S108 (in a container of its own)
 """Where the image's file system lies if it is another processor's."""
 
+OTHER_PYTHON = 3
+"""The exit code if the image's Python is not of the version of the one that runs."""
+
 PATHS = ("/usr/local/lib/served", "/srv")
 """Where an image has modules besides Python's own directories: its PYTHONPATH."""
 
@@ -67,7 +70,7 @@ def modules(tree: str, root: str = "") -> dict[str, str]:
 
 
 def check_version(root: str) -> None:
-    """Exit with a line if the image's Python is not of the version that runs here.
+    """Exit with `OTHER_PYTHON` if the image's Python is of another version than this.
 
     An interpreter, or the library that it loads, has its version in it (PY_VERSION).
     """
@@ -82,10 +85,11 @@ def check_version(root: str) -> None:
             found |= {version.decode() for version in versions}
     if running not in found:
         named = " or ".join(sorted(found)) or "of no version that can be found"
-        sys.exit(
-            f"the image's Python is {named}, and the one that compiles its modules is "
-            f"{running}: take a base image whose Python is the same for each processor"
+        print(
+            f"the image's Python is {named}, and the one that compiles is {running}",
+            file=sys.stderr,
         )
+        sys.exit(OTHER_PYTHON)
 
 
 def compile_one(path: str, file: str) -> None:

@@ -30,6 +30,7 @@ from containerize.errors import Problem, some
 from containerize.fetch import inputs
 from containerize.image import archive
 from containerize.image.archive import Region, printable
+from containerize.lock import locks
 from containerize.pack import selection, tree
 from containerize.progress import Progress, step
 from containerize.publish import commit
@@ -71,6 +72,8 @@ class Bundle:
     items: tuple[Item, ...]
     hosts: tuple[str, ...]
     """The hosts whose tools are in it, such as `Python 3.13 on Linux x86_64`."""
+    has_tool: bool
+    """Whether this tool itself is in it, as a wheel or among the commit's files."""
 
     @property
     def size(self) -> int:
@@ -151,6 +154,14 @@ def write(
         found.digest,
         items,
         tuple(dict.fromkeys(str(choice.target) for choice in chosen)),
+        _has_tool(settings),
+    )
+
+
+def _has_tool(settings: Settings) -> bool:
+    own = Path(containerize.__file__).is_relative_to(settings.root)
+    return own or any(
+        pin.name == containerize.DISTRIBUTION for pin in locks.read_tools(settings)
     )
 
 

@@ -34,6 +34,7 @@ _GNU = re.compile(
 
 # Trove classifiers that name one licence, as "BSD License" does not.
 _CLASSIFIERS = {
+    "CC0 1.0 Universal (CC0 1.0) Public Domain Dedication": "CC0-1.0",
     "Boost Software License 1.0 (BSL-1.0)": "BSL-1.0",
     "GNU Affero General Public License v3": "AGPL-3.0-only",
     "GNU Affero General Public License v3 or later (AGPLv3+)": "AGPL-3.0-or-later",

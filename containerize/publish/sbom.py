@@ -61,7 +61,11 @@ def make(subject: Subject) -> Sbom:
     the image does not say that it holds what is locked.
     """
     settings = subject.settings
-    held, named = contents.read(subject.archive), locked(settings)
+    named = locked(settings)
+    try:
+        held = contents.read(subject.archive)
+    except Problem as problem:
+        raise Problem(f"{problem} (`invoke digest` builds it again)") from None
     notes: list[str] = []
     metadata = {
         pin.name: _same(held, pin.name, pin.version, held.distributions.get(pin.name))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from containerize.image import record
+from containerize.errors import Problem
+from containerize.image import index, record
 from containerize.lock import locks
 from containerize.lock.base import Package
 from containerize.lock.locks import BaseLock
@@ -52,6 +53,37 @@ def subject(settings: Settings, archive: Path) -> Subject | None:
     if not manifest or manifest != found.get("manifest"):
         return None
     return Subject(settings, archive, manifest, found["inputs"])
+
+
+@dataclasses.dataclass(frozen=True)
+class Images:
+    """The images of all architectures, in their archives."""
+
+    subjects: tuple[Subject, ...]
+    archive: Path
+    """What holds them all: their index, or the one image."""
+    index: str = ""
+    """The digest of the index; empty if there is one architecture."""
+
+
+def current(given: Sequence[tuple[Settings, Path]], joined: Path) -> Images | None:
+    """The images that are of the files as they are, if all are.
+
+    `given` is each architecture's settings and archive, `joined` the archive of the
+    index. No layer is read: who uses one checks it.
+    """
+    found = [one for each in given if (one := subject(*each))]
+    if len(found) < len(given):
+        return None
+    if len(found) == 1:
+        return Images(tuple(found), found[0].archive)
+    try:
+        digest = index.digest([index.describe(one.archive) for one in found])
+        if index.read_digest(joined) != digest:
+            return None
+    except Problem:  # damaged, or of other images
+        return None
+    return Images(tuple(found), joined, digest)
 
 
 def locked(settings: Settings) -> Locked:

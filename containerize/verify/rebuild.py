@@ -26,7 +26,7 @@ from pathlib import Path, PurePosixPath
 from containerize import build, disk, environ
 from containerize.engines.engine import Engine, ignore
 from containerize.errors import Problem
-from containerize.fetch import inputs
+from containerize.fetch import bases, inputs
 from containerize.image import record
 from containerize.image.canonical import ImageDigests
 from containerize.lock import locks
@@ -264,6 +264,7 @@ def _fresh_cache(settings: Settings, home: Path, host: str) -> Path:
         *(wheel.path for wheel in collected.wheels),
         *(path for _, path in (*collected.packages, *compiling.packages)),
         *(wheel.path for wheel in inputs.collect_backend(settings)),
+        *bases.collect(settings),
     }:
         shutil.copyfile(path, cache / path.name)
     return cache

@@ -1,6 +1,5 @@
 """A bundle is all that a machine without a network needs to give the same digest."""
 
-import os
 import re
 import socket
 import subprocess
@@ -10,7 +9,7 @@ import pytest
 
 from containerize import settings
 from containerize.publish import bundle
-from tests.conftest import Quiet, copied
+from tests.conftest import Quiet, copied, in_no_network
 
 # A datagram socket connects to whatever there is a route to.
 REACHES = """
@@ -51,15 +50,6 @@ def committed(project, tmp_path):
     git(made.root, "add", "--all")
     git(made.root, "commit", "--quiet", "--message=all")
     return made
-
-
-def in_no_network(*command):
-    """A command as this user's in a network namespace that has nothing."""
-    ids = (f"--reuid={os.geteuid()}", f"--regid={os.getegid()}", "--init-groups")
-    kept = [f"{name}={os.environ[name]}" for name in ("PATH", "HOME")]
-    ours = ["setpriv", *ids, "env", *kept] if os.geteuid() else []
-    root = ["sudo", "--preserve-env"] if os.geteuid() else []
-    return [*root, "unshare", "--net", *ours, *command]
 
 
 def said(command):

@@ -64,7 +64,8 @@ def project(root: Path, **changes: object) -> Settings:
     """The project, whose locks are in step."""
     (root / "app").mkdir(parents=True)
     files = {
-        "pyproject.toml": '[tool.containerize]\nimage = "shop"\n',
+        "pyproject.toml": '[tool.containerize]\nimage = "shop"\n'
+        f"architectures = {list(changes.get('architectures', ['amd64']))}\n",
         "Dockerfile": "FROM scratch\n",
         "base.in": "python3.13\n",
         "requirements.in": "flask[dotenv]\n",
@@ -75,7 +76,8 @@ def project(root: Path, **changes: object) -> Settings:
     (root / "app" / "run").symlink_to("__init__.py")
     (root / "app" / "go").write_text("#!/bin/sh\n")
     (root / "app" / "go").chmod(0o755)
-    found = Settings(root=root, image="shop", architecture="amd64", **changes)
+    given = {"image": "shop", "architecture": "amd64"} | changes
+    found = Settings(root=root, **given)
     write_locks(found)
     return found
 
@@ -140,9 +142,15 @@ def subject(settings: Settings, save, *layers) -> Subject:
     given = layers or (rootfs(), deps(), app())
     settings.dist_dir.mkdir(exist_ok=True)
     saved = save(settings.dist_dir / "saved.tar", *(list(entries(x)) for x in given))
-    archive = settings.dist_dir / "shop.tar"
+    architecture = settings.image_architecture
+    archive = settings.dist_dir / f"shop-{architecture}.tar"
     made = canonical.canonicalize(
-        saved, archive, time=TIME, labels={}, references=["shop:latest"]
+        saved,
+        archive,
+        time=TIME,
+        labels={},
+        references=["shop:latest"],
+        architecture=architecture,
     )
     saved.unlink()
     inputs = record.inputs(settings)

@@ -248,7 +248,17 @@ def test_a_server_that_speaks_no_http_is_named(
 ) -> None:
     other = dataclasses.replace(sample, mirrors=(garbage,))
     assert "BadStatusLine: 220 this is no HTTP" in refused(other, progress)
-    assert not mirrors.gone(other, [big.path])
+    asked = mirrors.presence(other, [big.path])
+    assert (asked.gone, "220 this is no HTTP" in asked.unknown) == ((), True)
+
+
+def test_no_password_of_a_mirror_is_shown(
+    sample: Settings, big: Package, progress: Record
+) -> None:
+    named = ("http://somebody:geheim@127.0.0.1:1",)
+    other = dataclasses.replace(sample, mirrors=named)
+    assert "http://****@127.0.0.1:1/pool/" in refused(other, progress)
+    assert "geheim" not in mirrors.presence(other, [big.path]).unknown
 
 
 def test_a_mirror_that_falls_silent_is_left_for_the_next(

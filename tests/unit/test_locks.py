@@ -452,9 +452,21 @@ def test_a_lock_in_step_needs_no_mirror(
     lock(sample, progress)
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
-        dead = (f"http://127.0.0.1:{closed.getsockname()[1]}",)
+        host = f"127.0.0.1:{closed.getsockname()[1]}"
+        dead = (f"http://{host}",)
         away = dataclasses.replace(sample, mirrors=dead, security_mirrors=dead)
+        assert progress.notes == []
         assert lock(away, progress) == []
+        [note] = progress.notes
+        assert note.startswith("base.lock stays, but whether its packages can still be")
+        assert f": http://{host}/pool/" in note
+        assert note.endswith("Connection refused")
+        # One that answers is enough.
+        progress.notes.clear()
+        both = (*dead, *sample.mirrors)
+        away = dataclasses.replace(sample, mirrors=both, security_mirrors=both)
+        assert lock(away, progress) == []
+        assert progress.notes == []
 
 
 def test_with_a_base_image_there_is_no_base_lock(

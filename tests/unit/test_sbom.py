@@ -13,8 +13,9 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
 from containerize.errors import Problem
+from containerize.image import index
 from containerize.publish import evidence, provenance, sbom
-from containerize.publish.subjects import subject as current
+from containerize.publish.subjects import Images, current
 from tests.conftest import ROOT
 from tests.unit import images
 
@@ -126,7 +127,7 @@ def test_the_image_and_the_app_are_named_by_digest(project, save):
     assert (image["type"], image["name"]) == ("container", "shop")
     assert image["version"] == subject.manifest
     assert image["purl"] == f"pkg:oci/shop@{subject.manifest}?arch=amd64"
-    with_layers = json.loads((project.dist_dir / "shop.json").read_bytes())
+    with_layers = json.loads((project.dist_dir / "shop-amd64.json").read_bytes())
     [layer] = components(document)["app"]["properties"]
     assert layer["value"] == f"diff ID {with_layers['diff_ids'][2]}"
     assert layer["name"].startswith("containerize:layer:sha256:")
@@ -171,7 +172,8 @@ def test_without_a_base_image_nothing_is_said_to_be_missing(project, save):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"var/lib/dpkg/status.d/zlib1g": None}, "zlib1g 1:1.3"),
+        ({"var/lib/dpkg/status.d/zlib1g": None}, "not say that it holds zlib1g 1:1.3"),
+        ({"var/lib/dpkg/status.d/zlib1g": b""}, "not say that it holds zlib1g 1:1.3"),
         (
             {"var/lib/dpkg/status.d/zlib1g": b"Package: zlib1g\nVersion: 2\n"},
             "zlib1g 2, and 1:1.3",
@@ -227,7 +229,7 @@ def test_a_damaged_archive_is_refused(project, save):
     with subject.archive.open("r+b") as file:
         file.seek(layer.offset_data + 20)
         file.write(b"damage")
-    with pytest.raises(Problem, match="digest"):
+    with pytest.raises(Problem, match=r"digest of its name.*`invoke digest` builds"):
         sbom.make(subject)
 
 
@@ -238,14 +240,31 @@ def test_a_lock_out_of_step_is_told(project, save):
         sbom.make(subject)
 
 
-def test_an_image_of_other_files_is_no_subject(project, save):
+def test_only_images_of_the_files_as_they_are_count(project, save):
     subject = images.subject(project, save)
-    assert current(project, subject.archive) == subject
+    given = [(project, subject.archive)]
+    joined = project.dist_dir / "index.tar"
+    assert current(given, joined) == Images((subject,), subject.archive)
     (project.root / "app" / "__init__.py").write_text("app = 2\n")
-    assert current(project, subject.archive) is None
+    assert current(given, joined) is None
     (project.root / "app" / "__init__.py").write_text("app = 1\n")
     subject.archive.write_bytes(b"")
-    assert current(project, subject.archive) is None
+    assert current(given, joined) is None
+
+
+def test_the_images_of_several_processors_count_with_their_index(both, save):
+    found, digest = build(both, save)
+    given = [(each.settings, each.archive) for each in found]
+    joined = both.dist_dir / "shop.tar"
+    assert current(given, joined) == Images(tuple(found), joined, digest)
+    whole = joined.read_bytes()
+    joined.write_bytes(whole[:1000])
+    assert current(given, joined) is None
+    joined.write_bytes(whole)
+    # another image than the index's, though it is of the files as they are
+    more = images.app() | {"srv/app/more.py": b""}
+    images.subject(given[1][0], save, images.rootfs(), images.deps(), more)
+    assert current(given, joined) is None
 
 
 MAKE = """
@@ -255,7 +274,7 @@ os.umask(int(sys.argv[2], 8))
 from containerize.publish import evidence, provenance, sbom, subjects
 from containerize.settings import Settings
 settings = Settings(root=Path(sys.argv[1]), image="shop", architecture="amd64")
-found = subjects.subject(settings, settings.dist_dir / "shop.tar")
+found = subjects.subject(settings, settings.dist_dir / "shop-amd64.tar")
 source = provenance.Source(provenance.COMMITTED, "1" * 40)
 for each in evidence.attachments([found], source):
     sys.stdout.buffer.write(each.content)
@@ -265,7 +284,7 @@ for each in evidence.attachments([found], source):
 def test_the_bytes_are_the_same_everywhere(project, save, tmp_path):
     images.subject(project, save)
     there = shutil.copytree(project.root, tmp_path / "élsewhere" / "x", symlinks=True)
-    (there / "dist" / "shop.json").touch()
+    (there / "dist" / "shop-amd64.json").touch()
 
     def run(root, umask, **environment):
         return subprocess.run(
@@ -309,3 +328,68 @@ def test_each_manifest_gets_its_sbom_and_all_get_the_statement(project, save):
     assert found[0].annotations == {
         "org.opencontainers.image.created": "2025-11-23T00:00:00+00:00"
     }
+
+
+def verb(settings, *words):
+    """Run a verb in the project, where no engine answers."""
+    variables = {"CONTAINERIZE_ENGINE": "no-such-engine", "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, "-m", "containerize", *words],
+        cwd=settings.root,
+        env={"PATH": os.environ["PATH"], **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture
+def both(tmp_path):
+    return images.project(tmp_path / "project", architectures=("amd64", "arm64"))
+
+
+def build(both, save, *layers):
+    """Both images, those of arm64 with other layers if some are given, and an index."""
+    one, other = (both.for_architecture(name) for name in both.architectures)
+    found = [images.subject(one, save), images.subject(other, save, *layers)]
+    joined = both.dist_dir / "shop.tar"
+    archives = [each.archive for each in found]
+    digest = index.write(archives, joined, time=images.TIME, references=["shop:1"])
+    return found, digest
+
+
+def test_the_verbs_need_no_engine_for_what_is_built(both, save):
+    found, digest = build(both, save)
+    done = verb(both, "sbom")
+    assert (done.returncode, done.stderr) == (0, "")
+    paths = [both.dist_dir / f"shop-{name}.cdx.json" for name in both.architectures]
+    assert done.stdout.splitlines() == [f"sbom      {path}" for path in paths]
+    for path, subject in zip(paths, found, strict=True):
+        assert path.read_bytes() == sbom.make(subject).content
+    done = verb(both, "provenance")
+    path = both.dist_dir / "shop.provenance.json"
+    assert done.stdout.splitlines() == [
+        f"statement {path}",
+        f"note      it names no commit: {provenance.NO_REPOSITORY}",
+    ]
+    source = provenance.Source(provenance.NO_REPOSITORY)
+    assert path.read_bytes() == provenance.make(found, source, digest)
+
+
+def test_all_sboms_are_written_or_none(both, save):
+    root = images.rootfs()
+    del root["var/lib/dpkg/status.d/zlib1g"]
+    build(both, save, root, images.deps(), images.app())
+    done = verb(both, "sbom")
+    assert done.returncode == 1
+    [line] = done.stderr.splitlines()
+    assert line.startswith("sbom: shop-arm64.tar does not say that it holds zlib1g")
+    assert not list(both.dist_dir.glob("*.cdx.json"))
+
+
+def test_what_has_changed_is_built_first(both, save):
+    build(both, save)
+    (both.root / "app" / "__init__.py").write_text("app = 2\n")
+    done = verb(both, "sbom")
+    assert done.returncode == 1
+    assert "no-such-engine" in done.stderr
