@@ -183,9 +183,10 @@ def lint(s: Session) -> None:
 def fetch(s: Session, from_: str = "") -> None:
     """Download what the locks name into the input cache, each file checked."""
     from containerize.fetch import inputs
-    from containerize.publish import bundle
 
     if from_:
+        from containerize.publish import bundle
+
         restored = bundle.restore(
             s.settings, Path(from_).expanduser(), progress=Meter()
         )

@@ -43,7 +43,8 @@ TRIES = 5
 """Times that something is asked for that a registry refuses for a moment."""
 _PAUSE = 0.3  # seconds before the second try; twice as long before each one after it
 _LONGEST = 60.0  # seconds that a registry may ask us to wait
-_TIMEOUT = urllib3.Timeout(connect=20, read=300)  # a big blob is hashed at its end
+_TIMEOUT = urllib3.Timeout(connect=20, read=60)
+_LONG = urllib3.Timeout(connect=20, read=300)  # a registry hashes a blob at its end
 _PASSING = (408, 425, 429, 500, 502, 503, 504)
 _REDIRECTS = (301, 302, 303, 307, 308)
 _HOPS = 5
@@ -311,7 +312,7 @@ class Transport:
                 redirect=False,
                 retries=False,
                 preload_content=False,
-                timeout=_TIMEOUT,
+                timeout=_LONG if method in ("PATCH", "PUT") else _TIMEOUT,
             )
         except (HTTPError, OSError) as error:
             raise self._broken(url, error) from None

@@ -149,18 +149,21 @@ def test_an_installed_app_is_named_as_its_project(project, save):
 
 
 def test_what_a_base_image_holds_is_said_to_be_unknown(project, save):
-    name = f"example/python@sha256:{'1' * 64}"
-    based = dataclasses.replace(project, base_image=name)
+    digest = f"sha256:{'1' * 64}"
+    based = dataclasses.replace(project, base_image=f"r.example/python:3@{digest}")
     images.write_locks(based)
     subject = images.subject(based, save)
     [note] = sbom.make(subject).notes
-    assert name in note
+    assert "what r.example/python:3 holds is unknown" in note
     document = read(subject)
-    incomplete = [{"aggregate": "incomplete", "assemblies": ["image"]}]
+    incomplete = [{"aggregate": "incomplete", "assemblies": ["image", "base image"]}]
     assert document["compositions"] == incomplete
     found = components(document)
     assert not any(ref.startswith("deb ") for ref in found)
     assert found["python"]["version"] == "3.13"
+    base = found["base image"]
+    assert (base["name"], base["version"]) == ("r.example/python:3", digest)
+    assert base["purl"] == f"pkg:oci/python@{digest}"
     assert needs(document)["app"] == ["pypi flask", "python"]
 
 
@@ -195,6 +198,17 @@ def test_a_wheel_without_metadata_is_refused(project, save, metadata):
     deps = images.deps() | {f"{images.SITE}/flask-3.1.3.dist-info/METADATA": metadata}
     subject = images.subject(project, save, images.rootfs(), deps, images.app())
     with pytest.raises(Problem, match=r"holds flask 3\.1\.3, which is locked"):
+        sbom.make(subject)
+
+
+def test_a_version_may_be_written_in_several_ways(project, save):
+    path = f"{images.SITE}/flask-3.1.3.dist-info/METADATA"
+    deps = images.deps() | {path: b"Name: FLASK\nVersion: 3.01.03\n"}
+    subject = images.subject(project, save, images.rootfs(), deps, images.app())
+    assert components(read(subject))["pypi flask"]["version"] == "3.1.3"
+    deps[path] = b"Name: flask\nVersion: 3.1.30\n"
+    subject = images.subject(project, save, images.rootfs(), deps, images.app())
+    with pytest.raises(Problem, match=r"holds flask 3\.1\.30, and 3\.1\.3 is locked"):
         sbom.make(subject)
 
 
