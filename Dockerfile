@@ -1,4 +1,4 @@
-# containerize format 3 sha256:8d7c194b1253f47d5589d707780bb318
+# containerize format 3 sha256:251de657cfc56e1036621adaea91baea
 # Built from the layers that `invoke build` packs, with no network. By hand, once
 # they are packed: docker build --network none -t NAME .
 
@@ -39,7 +39,7 @@ ARG TREE=/tmp
 ENV PYTHONHASHSEED=0 PYTHONPATH=
 HEALTHCHECK NONE
 COPY build/compile_modules.py /tmp/
-COPY --from=base ${TREE} /tmp/image/
+COPY --from=base ${TREE} /tmp/image${TREE}
 
 # Python's own, the wheels' and those of what serves the app.
 FROM compiler AS compiled

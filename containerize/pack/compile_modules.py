@@ -3,7 +3,7 @@
     python3 -s -S -P compile_modules.py TREE OUT [TREE OUT]...
 
 TREE is an unpacked layer, which is data here: it lies where Python looks for nothing.
-`/` is what the image's interpreter stands on: it is `IMAGE` if that holds something,
+`/` is what the image's interpreter stands on: it is `IMAGE` if that is there whole,
 since another processor's image is compiled by an interpreter of the engine's, of which
 the same version makes the same bytes. OUT becomes a directory of what is compiled, with
 the paths that Python looks for in the image.
@@ -141,7 +141,8 @@ if __name__ == "__main__":
     os.umask(0o022)
     pycache = sys.pycache_prefix or "/"
     trees, outs = sys.argv[1::2], sys.argv[2::2]
-    image = IMAGE if os.path.isdir(IMAGE) and os.listdir(IMAGE) else ""
+    # One directory of it alone is there if it is what this runs on.
+    image = IMAGE if os.path.isdir(IMAGE) and len(os.listdir(IMAGE)) > 1 else ""
     if image:
         check_version(image)
     for tree, out in zip(trees, outs, strict=True):
