@@ -62,7 +62,11 @@ def known(complaint: Complaint) -> Problem | None:
 _HALF = 120
 """How much is shown of each end of a long complaint."""
 
-_NOISE = re.compile(r"See '|Run '|Usage: |time=.* level=(info|warning)|DEPRECATED")
+_NOISE = re.compile(
+    r"See '|Run '|Usage: |time=.* level=(info|warning)"
+    # The notice of clients without buildx, which ends with an address.
+    r"|DEPRECATED|Install the buildx component|https?://\S+$"
+)
 _PREFIX = re.compile(r"(docker: |Error: |ERROR: |Error response from daemon: )+")
 _Explanation = Callable[[Complaint, "re.Match[str]"], Problem]
 

@@ -215,6 +215,12 @@ def test_port_is_taken_by_a_process():
         ("unknown flag: --x\n\nUsage:  docker run\n\nRun 'docker …'", "unknown flag"),
         ('time="now" level=warning msg="x"\nError: broken\n', "broken"),
         ("", "it does not say why"),
+        (
+            "DEPRECATED: The legacy builder is deprecated and will be removed.\n"
+            "            Install the buildx component to build images with BuildKit:\n"
+            "            https://docs.docker.com/go/buildx/\n",
+            "it does not say why",
+        ),
     ],
 )
 def test_unknown_complaint_is_passed_on_in_one_line(message, said):
