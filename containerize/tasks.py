@@ -177,7 +177,10 @@ def lint(s: Session) -> None:
 
 
 @verb(
-    lambda s, **_: f"Would fetch what is missing into {s.settings.cache_dir}.",
+    lambda s, from_="", **_: (
+        f"Would {f'take from {from_}' if from_ else 'fetch'} "
+        f"what is missing into {s.settings.cache_dir}."
+    ),
     help={"from": "a bundle to take it from, in place of mirrors and index"},
 )
 def fetch(s: Session, from_: str = "") -> None:

@@ -94,6 +94,12 @@ def test_each_task_and_flag_has_help(name):
         assert argument.help, f"{name} --{argument.name} has no help"
 
 
+@pytest.mark.parametrize("name", sorted(TASKS))
+def test_an_empty_flag_can_be_told_from_none(name):
+    found = TASKS[name].get_arguments()
+    assert [each.name for each in found if each.default == ""] == []
+
+
 @pytest.mark.parametrize("module", ["invoke", "containerize"])
 @pytest.mark.parametrize("name", [n for n in TASKS if TASKS[n].positional])
 def test_help_is_no_word_for_a_verb_that_wants_one(module, name):
@@ -180,7 +186,8 @@ def test_tasks_are_found_from_below():
         (["clean"], "Would remove"),
         (["lock"], "Would resolve"),
         (["outdated"], "Would resolve the locks in .* and write none"),
-        (["fetch"], "Would fetch"),
+        (["fetch"], "Would fetch what is missing into "),
+        (["fetch", "--from=b.tar"], "Would take from b.tar what is missing into "),
         (["sbom"], r"Would write flask-introduction-amd64\.cdx\.json, \S+json to "),
         (["provenance"], r"Would write flask-introduction\.provenance\.json to "),
         (["bundle"], "Would write what .* to .*/dist/flask-introduction-bundle.tar"),
@@ -227,7 +234,15 @@ def test_dry_shows_and_does_nothing(clone, arguments, expected):
         (["push", "a/b"], "push: 'a/b' names no registry: put its host before"),
         (["push", "host.invalid/B"], "'B' is a name that no registry takes"),
         (["push", "host.invalid/b", "-t", "x", "-t", "x"], "tag x is given twice"),
+        (["push", "host.invalid/b", "-t", f"sha256-{'0' * 64}"], "is kept for what"),
+        (["push", "host.invalid/b", "-t", f"sha256-{'0' * 64}.sig"], "is kept for"),
         (["push"], "required positional arguments: 'target'"),
+        (["push", ""], "push: '' names no registry"),
+        (["verify", "--against", ""], "verify: --against is empty: give it a value"),
+        (["fetch", "--from="], "fetch: --from is empty: give it a value"),
+        (["--dry", "bundle", "--output="], "bundle: --output is empty: give it"),
+        (["build", "--engine", ""], "build: --engine is empty: give it a value"),
+        (["up", "--env-file", ""], "up: --env-file is empty: give it a value"),
         (["fetch", "--from", "nowhere"], "fetch: cannot read nowhere: No such file"),
     ],
 )
