@@ -37,13 +37,31 @@ def worded(text: str) -> str:
     return re.sub(r"(?<!dev )(?<![/\w-])invoke (?=[a-z]+)", f"{program} ", text)
 
 
+def put(text: str, *, end: str = "\n") -> None:
+    """Write to stdout at once. Raises Problem if it takes no more, as a full disk."""
+    try:
+        print(text, end=end, flush=True)
+    except BrokenPipeError:  # whoever reads has had enough
+        raise
+    except OSError as error:
+        from containerize.errors import Problem
+
+        mute()  # else Python tries once more when it ends
+        raise Problem(f"cannot write to stdout: {error.strerror}") from None
+
+
+def mute() -> None:
+    """Have stdout lead nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def say(text: str) -> None:
-    print(worded(text), flush=True)
+    put(worded(text))
 
 
 def echo(command: Sequence[str]) -> None:
     """Show a command as a shell would take it."""
-    print(f"$ {shlex.join(command)}", flush=True)
+    put(f"$ {shlex.join(command)}")
 
 
 def aside(text: str) -> None:
@@ -88,15 +106,13 @@ class Meter:
     def start(self, name: str, total: int | None) -> None:
         self.name, self.total, self.size = name, total, 0
         if self.moving:
-            print(name, end="", flush=True)
+            put(name, end="")
 
     def advance(self, size: int) -> None:
         self.size += size
         if self.moving:
             of = f" of {megabytes(self.total)}" if self.total else ""
-            print(
-                f"\r{self.name}  {megabytes(self.size)}{of}\033[K", end="", flush=True
-            )
+            put(f"\r{self.name}  {megabytes(self.size)}{of}\033[K", end="")
 
     def done(self) -> None:
         start = "\r\033[K" if self.moving else ""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import invoke
 
-from containerize.terminal import agreed, echo, say, worded
+from containerize.terminal import agreed, echo, mute, say, worded
 
 if TYPE_CHECKING:
     from containerize.engines.engine import Engine
@@ -234,7 +234,7 @@ def verb(dry: Callable[..., str | Commands], **options: Any) -> Callable[..., An
             except KeyboardInterrupt:
                 raise invoke.Exit("interrupted", code=130) from None
             except BrokenPipeError:
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                mute()
 
         return invoke.task(run, klass=Verb, **options)
 

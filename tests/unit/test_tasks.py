@@ -24,7 +24,7 @@ ROOT = settings.find_root(Path(__file__).parent)
 TASKS = namespace.tasks
 
 
-def invoke(*arguments, cwd=ROOT, **environment):
+def invoke(*arguments, cwd=ROOT, stdout=subprocess.PIPE, **environment):
     """Run `invoke` as a user does, where no engine answers."""
     base = {k: v for k, v in os.environ.items() if not k.startswith("CONTAINERIZE_")}
     nowhere = {"DOCKER_HOST": "unix:///nowhere/docker.sock"}
@@ -32,7 +32,8 @@ def invoke(*arguments, cwd=ROOT, **environment):
         [sys.executable, "-m", "invoke", *arguments],
         cwd=cwd,
         env=base | nowhere | environment,
-        capture_output=True,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
         text=True,
         stdin=subprocess.DEVNULL,
         check=False,
@@ -248,6 +249,14 @@ def test_dry_shows_and_does_nothing(clone, arguments, expected):
 )
 def test_bad_flags_get_one_line(arguments, message):
     assert message in refused(invoke(*arguments))
+
+
+@pytest.mark.parametrize("arguments", [["--dry", "clean"], ["--dry", "build"]])
+def test_a_full_disk_behind_stdout_gets_one_line(arguments):
+    with open("/dev/full", "w") as full:
+        result = invoke(*arguments, stdout=full)
+    assert result.returncode == 1
+    assert "cannot write to stdout: No space left on device" in refused(result)
 
 
 @pytest.mark.parametrize(
