@@ -17,7 +17,7 @@ from containerize.fetch import inputs
 from containerize.settings import find_root, load
 from tests.conftest import Quiet
 
-NAMES = ("loop", "verify", "push", "cold", "image", "evidence", "service")
+NAMES = ("loop", "verify", "push", "bundle", "cold", "image", "evidence", "service")
 MORE = ("sizing",)
 """What is printed only if it is named."""
 

@@ -1,22 +1,41 @@
-"""What a registry receives after an edit: the blobs that it has not had before."""
+"""What a registry receives after an edit, and how long that takes; all of an image."""
 
 from __future__ import annotations
 
 import dataclasses
 import gzip
 import io
+import itertools
 import json
 import os
+import subprocess
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from bench.copy import NAME, Copy, builders, copy, peer_build, peer_context, write_edit
-from bench.measure import Row, quiet, table
+from bench.measure import (
+    Row,
+    attempt,
+    interleaved,
+    judged,
+    quiet,
+    seconds,
+    table,
+    timed,
+)
 from containerize import build as building
+from containerize.publish import push as pushing
+from tests import registries
+from tests.conftest import Quiet
 
 GOAL = 100e3
 """Bytes."""
+FACTOR = 1.2
+"""Of the seconds that skopeo takes."""
+SECONDS = 1.0
+"""For a push after an edit."""
+EDITS = 3
 STATIC = 20
 """Files of 1 MB each that the larger app has."""
 
@@ -32,6 +51,68 @@ class Case:
 
 
 def main() -> Iterator[Row]:
+    """Print what a push takes, beside what others take of the same archive."""
+    yield from attempt("push", transfers)
+    yield from attempt("bytes pushed", edits)
+
+
+def transfers() -> Iterator[Row]:
+    """Time pushes to a registry on loopback, which has none of it before."""
+    with registries.registry() as registry, copy(builders()[0]) as made:
+        made.invoke("build", "--all")
+        archive = building.index_path(made.settings)
+        number = itertools.count()
+
+        def target(name: str = "") -> str:
+            # Without the record nothing is known that could be mounted.
+            pushing.record_path(made.settings).unlink(missing_ok=True)
+            return f"{registry.host}/{name or next(number)}"
+
+        def ours(name: str = "") -> None:
+            made.invoke("push", target(name), "--no-evidence")
+
+        def peer(name: str = "") -> None:
+            skopeo = registries.require("skopeo", "skopeo")
+            command = [skopeo, "copy", "--quiet", "--all", "--preserve-digests"]
+            command += ["--dest-tls-verify=false", f"oci-archive:{archive}"]
+            subprocess.run([*command, f"docker://{target(name)}:latest"], check=True)
+
+        def alone() -> None:
+            wanted = pushing.targets(made.settings, target())
+            pushing.push(made.settings, archive, wanted, progress=Quiet())
+
+        runs = {"ours": timed(ours), "alone": timed(alone), "peer": timed(peer)}
+        with quiet():
+            found = interleaved(runs)
+        name, theirs = "`skopeo copy`", found["peer"]
+        yield judged("`push`, a new image", found["ours"], name, theirs, factor=FACTOR)
+        figure = "of that what is no start of Python, and no look for changes"
+        yield judged(figure, found["alone"], name, theirs, factor=FACTOR)
+        ours("edited")
+        peer("edited-too")
+        times: dict[str, list[float]] = {"ours": [], "peer": []}
+        for _ in range(EDITS):
+            made.edit()
+            made.invoke("build", "--all")
+            before = stored(registry)
+            times["ours"].append(seconds(lambda: ours("edited")))
+            new = stored(registry) - before
+            with quiet():
+                times["peer"].append(seconds(lambda: peer("edited-too")))
+        figure = "`push` after one line"
+        yield judged(figure, times["ours"], name, times["peer"], most=SECONDS)
+        yield Row(
+            "bytes that the registry stores then",
+            *(f"{new / 1e3:.1f} kB", "", "", f"≤ {GOAL / 1e3:.0f} kB", new <= GOAL),
+        )
+
+
+def stored(registry: registries.Registry) -> int:
+    """The bytes of all blobs and manifests that a registry stores."""
+    return sum(path.stat().st_size for path in registry.root.rglob("blobs/*/*/*/data"))
+
+
+def edits() -> Iterator[Row]:
     """Print the bytes that an edit makes a registry take, in whole archives."""
     for large in (False, True):
         with copy(builders()[0]) as made:

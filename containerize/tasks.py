@@ -183,9 +183,10 @@ def lint(s: Session) -> None:
 def fetch(s: Session, from_: str = "") -> None:
     """Download what the locks name into the input cache, each file checked."""
     from containerize.fetch import inputs
-    from containerize.publish import bundle
 
     if from_:
+        from containerize.publish import bundle
+
         restored = bundle.restore(
             s.settings, Path(from_).expanduser(), progress=Meter()
         )
@@ -343,7 +344,7 @@ def _dry_verify(
         "all": "every processor's image of the setting architectures, and their index",
         "against": "sha256:…, an archive, a file like digests.json, REGISTRY/NAME:TAG "
         "or …@sha256:…, or the name or ID of a running container or Swarm service; "
-        "what several are is the first of these",
+        "where a name fits several of these, the first is taken",
         "engine": "docker, podman, or a path to one; can be repeated",
         "verbose": "show each difference, and all that is known of it",
     },

@@ -63,8 +63,8 @@ def _dry_push(
 )
 def push(
     s: Session,
+    tag: list[str],  # first: it gets -t
     target: str,
-    tag: list[str],
     no_evidence: bool = False,
     engine: str = "",
 ) -> None:
@@ -163,6 +163,7 @@ def _dry_bundle(s: Session, output: str = "") -> str:
 )
 def bundle(s: Session, output: str = "") -> None:
     """Write all that the commit's images are made of to one file, to build offline."""
+    from containerize.errors import some
     from containerize.publish import bundle as bundles
 
     path = Path(output).expanduser() if output else None
@@ -173,6 +174,11 @@ def bundle(s: Session, output: str = "") -> None:
     say(f"holds     {len(made.items)} files, {megabytes(made.size)}")
     say(f"images    {', '.join(s.settings.image_architectures)}")
     say(f"tools     {', '.join(made.hosts) or 'none'}")
+    if made.ignored:
+        say(
+            f"warning   a .gitignore names {some(made.ignored)}: before you build in "
+            "what source.tar holds, `git init` there and `git add --all --force`"
+        )
     if not made.has_tool:
         say(
             "warning   this tool is not in it: name flask-containerize in tools.in, "

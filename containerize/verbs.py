@@ -10,7 +10,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import invoke
 
@@ -205,6 +205,8 @@ def verb(dry: Callable[..., str | Commands], **options: Any) -> Callable[..., An
         def run(context: invoke.Context, **flags: Any) -> None:
             from containerize.errors import Problem
 
+            if any(flags[each] == "--help" for each in options.get("positional", ())):
+                _show_help(options.get("name", function.__name__))
             named = flags.get("engine", "")
             session = Session(named if isinstance(named, str) else "")
             # So that what is begun is cleared away then too.
@@ -228,6 +230,13 @@ def verb(dry: Callable[..., str | Commands], **options: Any) -> Callable[..., An
         return invoke.task(run, klass=Verb, **options)
 
     return decorate
+
+
+def _show_help(name: str) -> NoReturn:
+    """Become Invoke that shows a verb's help: it took --help for a word of the verb."""
+    given = len(sys.argv) - 1
+    program = sys.orig_argv[: len(sys.orig_argv) - given]
+    os.execv(sys.executable, [*program, "--help", name])  # noqa: S606
 
 
 def _terminated(number: int, _: object) -> None:

@@ -238,22 +238,30 @@ def choices(settings: Settings) -> list[Choice]:
     return found
 
 
-def fetch_choice(
-    settings: Settings, choice: Choice, *, progress: Progress
-) -> dict[str, str]:
-    """The wheels of a choice: the SHA-256 of each by its file name.
+def fetch_choices(
+    settings: Settings, *, progress: Progress
+) -> dict[Choice, dict[str, str]]:
+    """The wheels of each choice: the SHA-256 of each by its file name.
 
     They are in the cache then. Uses no network where they were before. Raises Problem
     where one cannot be had.
     """
     cache = settings.cache_dir
-    found = read_choice(cache, choice)
-    if found and all(_hash(cache / digest) == digest for digest in found.values()):
-        return found
-    with _locked(cache, progress):
-        found = _fetch_wheels(settings, cache, choice.target, choice.pins, progress)
-        write_choice(cache, choice, found)
-    return found
+    chosen: dict[Choice, dict[str, str]] = {}
+    whole: set[str] = set()
+    for choice in choices(settings):
+        found = read_choice(cache, choice)
+        new = set(found.values()) - whole
+        whole |= {digest for digest in new if is_there(cache / digest)}
+        if not found or not whole.issuperset(found.values()):
+            with _locked(cache, progress):
+                found = _fetch_wheels(
+                    settings, cache, choice.target, choice.pins, progress
+                )
+                write_choice(cache, choice, found)
+            whole |= set(found.values())
+        chosen[choice] = found
+    return chosen
 
 
 def read_choice(cache: Path, choice: Choice) -> dict[str, str]:

@@ -74,6 +74,8 @@ class Bundle:
     """The hosts whose tools are in it, such as `Python 3.13 on Linux x86_64`."""
     has_tool: bool
     """Whether this tool itself is in it, as a wheel or among the commit's files."""
+    ignored: tuple[str, ...]
+    """Files of an image that a .gitignore names, so that without git it lacks them."""
 
     @property
     def size(self) -> int:
@@ -123,8 +125,9 @@ def write(
         )
     path = output or default_path(settings)
     found = commit.read(settings.root)
-    found.check(selection.app(settings).files)
-    chosen = _chosen(settings, progress)
+    packed = selection.app(settings).files
+    found.check(packed)
+    chosen = inputs.fetch_choices(settings, progress=progress)
     files = _files(settings, chosen, progress)
     with disk.scratch(path.parent) as scratch, disk.atomic(path) as file:
         source = scratch / SOURCE
@@ -155,6 +158,7 @@ def write(
         items,
         tuple(dict.fromkeys(str(choice.target) for choice in chosen)),
         _has_tool(settings),
+        found.ignored(packed),
     )
 
 
@@ -167,15 +171,6 @@ def _has_tool(settings: Settings) -> bool:
 
 _Files = dict[str, tuple[str, Path, str]]
 """By their names in a bundle: SHA-256, where they are, and what messages call them."""
-
-
-def _chosen(
-    settings: Settings, progress: Progress
-) -> dict[inputs.Choice, Mapping[str, str]]:
-    return {
-        choice: inputs.fetch_choice(settings, choice, progress=progress)
-        for choice in inputs.choices(settings)
-    }
 
 
 def _files(
@@ -318,21 +313,24 @@ class _Facts:
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[Region]:
+    """The bytes of a bundle, which a tar's first name says that it is."""
     try:
         file = path.open("rb")
     except OSError as error:
         raise Problem(f"cannot read {path}: {error.strerror}: mend that") from None
     with file:
+        if file.read(len(LIST) + 1) != LIST.encode() + b"\0":
+            raise Problem(f"{path} is no bundle: `invoke bundle` makes one")
         yield Region(file, 0, os.fstat(file.fileno()).st_size)
 
 
 def _facts(path: Path, region: Region, entry: archive.Entry | None) -> _Facts:
     """The list of a bundle, which is its first entry."""
-    if entry is None or entry.path != LIST.encode() or entry.kind != tarfile.REGTYPE:
-        raise Problem(f"{path} is no bundle: `invoke bundle` makes one")
     damaged = Problem(f"{path.name}: {LIST} is damaged: get the bundle again")
-    if entry.size > archive.MAX_JSON:
+    if entry is None or entry.path != LIST.encode() or entry.kind != tarfile.REGTYPE:
         raise damaged
+    if entry.size > archive.MAX_JSON:
+        raise Problem(f"{path.name}: {LIST} is larger than {archive.MAX_JSON} bytes")
     try:
         found = json.loads(region.part(entry.offset, entry.size).read())
         number = int(found["format"])

@@ -39,6 +39,8 @@ class Commit:
     """When it was made: Unix seconds."""
     blobs: tuple[Blob, ...]
     """Sorted by path."""
+    named: frozenset[bytes]
+    """Those that a .gitignore names."""
 
     def check(self, packed: Iterable[File]) -> None:
         """Raise Problem if one of these files, which an image has, is not the commit's.
@@ -46,15 +48,20 @@ class Commit:
         As a file is that a filter of git's (Git LFS) has made, or an ignored one.
         """
         known = {blob.path: blob for blob in self.blobs}
-        other = [file.path for file in packed if not self._is_in(known, file)]
+        other = [shown(_path(f)) for f in packed if not self._is_in(known, f)]
         if other:
             raise Problem(
                 f"the image packs what the commit does not have so: {some(other)}: "
                 "commit it as it is, or name it in exclude"
             )
 
+    def ignored(self, packed: Iterable[File]) -> tuple[str, ...]:
+        """Which of these files a .gitignore names, so that only git sees them here."""
+        found = self.named.intersection(map(_path, packed))
+        return tuple(shown(path) for path in sorted(found))
+
     def _is_in(self, known: dict[bytes, Blob], file: File) -> bool:
-        blob = known.get(file.path.encode("utf-8", "surrogateescape"))
+        blob = known.get(_path(file))
         if blob is None:
             return False
         content = file.content
@@ -62,12 +69,7 @@ class Commit:
             content = file.target.encode("utf-8", "surrogateescape")
         kind = "sha1" if len(blob.digest) == 40 else "sha256"
         found = hashlib.new(kind, b"blob %d\0" % len(content) + content).hexdigest()
-        linked, executable = file.target is not None, file.executable
-        return (found, linked, executable) == (
-            blob.digest,
-            blob.mode == LINK,
-            blob.mode == EXECUTABLE,
-        )
+        return found == blob.digest
 
     def write(self, target: IO[bytes], scratch: Path) -> None:
         """Write the files, with the bytes that git has, as a canonical tar.
@@ -83,6 +85,10 @@ class Commit:
                 for blob in self.blobs:
                     _add(add, blob, contents)
         answered.unlink()
+
+
+def _path(file: File) -> bytes:
+    return file.path.encode("utf-8", "surrogateescape")
 
 
 def _add(add: tree.Add, blob: Blob, contents: IO[bytes]) -> None:
@@ -129,7 +135,9 @@ def read(root: Path) -> Commit:
         root, "show", "-s", "--no-show-signature", "--format=%ct", "HEAD"
     ).split()[-1]
     listed = _git(root, "ls-tree", "-r", "-z", "HEAD")
-    return Commit(root, digest, int(time), tuple(_blobs(listed)))
+    ignored = _git(root, "ls-files", "-ciz", "--exclude-per-directory=.gitignore")
+    named = frozenset(_items(ignored))
+    return Commit(root, digest, int(time), tuple(_blobs(listed)), named)
 
 
 def _blobs(listed: bytes) -> Iterator[Blob]:

@@ -139,15 +139,18 @@ def _take(
                     links.pop(known, None)
         if entry.kind == tarfile.REGTYPE and entry.size <= archive.MAX_JSON:
             regions[path] = region.part(entry.offset, entry.size)
-        elif entry.kind == tarfile.LNKTYPE:  # to what came before it
-            if target := regions.get(os.fsdecode(entry.link)):
-                regions[path] = target
-        elif entry.kind == tarfile.SYMTYPE and _READ.fullmatch(path):
+        target = regions.get(os.fsdecode(entry.link))
+        if entry.kind == tarfile.LNKTYPE and target:  # which came before it
+            regions[path] = target
+        if not _READ.fullmatch(path):
+            continue
+        files.pop(path, None)
+        links.pop(path, None)
+        if path in regions:
+            files[path] = regions[path].read()
+        elif entry.kind == tarfile.SYMTYPE:
             link = posixpath.join("/", posixpath.dirname(path), os.fsdecode(entry.link))
             links[path] = posixpath.normpath(link).lstrip("/")
-        if path in regions and _READ.fullmatch(path):
-            links.pop(path, None)
-            files[path] = regions[path].read()
     return of_app
 
 

@@ -43,7 +43,6 @@ STATES = (COMMITTED, DIRTY, NO_REPOSITORY)
 # As `record.inputs` names what is no file.
 _SETTING, _FORMAT, _SERVICE = "setting ", "containerize format", "package served"
 _ARCHITECTURE = "image-architecture"
-_PINNED = re.compile(r"(.+)@sha256:([0-9a-f]{64})")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,9 +142,10 @@ def read(statement: bytes, manifest: str) -> Facts:
         details = found["predicate"]["runDetails"]
         inputs = {_FORMAT: str(details["builder"]["version"]["format"])}
         named = {one["digest"]["sha256"]: one["name"] for one in found["subject"]}
-        label = named.get(manifest.removeprefix("sha256:"))
+        label = str(named.get(manifest.removeprefix("sha256:")))
         parameters = dict(built["externalParameters"])
-        architectures = parameters.pop("architectures")
+        architectures = map(str, parameters.pop("architectures"))
+        mine = [each for each in architectures if label.endswith(f" ({each})")]
         commit = ""
         for one in built["resolvedDependencies"]:
             if "gitCommit" in one["digest"]:
@@ -157,7 +157,6 @@ def read(statement: bytes, manifest: str) -> Facts:
             raise ValueError
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise Problem("the provenance is none that this tool writes") from None
-    mine = [each for each in architectures if str(label).endswith(f" ({each})")]
     if not mine:
         raise Problem(f"the provenance is not that of {manifest}")
     inputs[f"{_SETTING}{_ARCHITECTURE}"] = mine[0]
@@ -231,9 +230,9 @@ def _locked(subjects: Sequence[Subject]) -> list[dict[str, Any]]:
         backend = locks.read_backend(one.settings)
         items: Iterable[Package | Pin] = (*named.packages, *named.pins, *backend)
         described = [each for item in items for each in _input(item)]
-        pinned = _PINNED.fullmatch(one.inputs.get(f"{_SETTING}base-image", ""))
-        if pinned:
-            described.append(_base_image(pinned[1], pinned[2]))
+        if below := named.below:
+            url, digest = str(below.url), {"sha256": below.sha256}
+            described.append({"name": below.name, "uri": url, "digest": digest})
         found |= {f"{each['uri']} {each['digest']}": each for each in described}
     return [found[key] for key in sorted(found)]
 
@@ -252,9 +251,3 @@ def _input(item: Package | Pin) -> list[dict[str, Any]]:
         {"name": name, "uri": str(uri), "digest": {"sha256": digest}}
         for digest in sorted(hashes)
     ]
-
-
-def _base_image(name: str, digest: str) -> dict[str, Any]:
-    short = name.rpartition("/")[2].partition(":")[0]
-    uri = PackageURL("oci", name=short, version=f"sha256:{digest}")
-    return {"name": name, "uri": str(uri), "digest": {"sha256": digest}}

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-import concurrent.futures
+import contextlib
 import dataclasses
 import json
+import queue
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import (
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +22,7 @@ from containerize import disk
 from containerize.errors import Problem
 from containerize.image import archive
 from containerize.image.archive import Region
-from containerize.progress import Progress
+from containerize.progress import Progress, step
 from containerize.publish import reference
 from containerize.publish.reference import Reference
 from containerize.publish.registry import MANIFEST, Descriptor, Manifest, Repository
@@ -192,24 +200,52 @@ def _blobs(
                 text = f"{layout.name} changed during the push"
                 raise Problem(f"{text}: run `invoke build`, then repeat") from None
             raise
-        if how == "sent":
-            with lock:
+        with lock:
+            if how == "sent":
                 sent += region.size
                 progress.note(f"  {digest[:19]}  {region.size / 1e6:.1f} MB sent")
+            elif how == "mounted":
+                progress.note(f"  {digest[:19]}  mounted from {source}")
 
-    progress.start(f"{len(layout.blobs)} blobs", total)
-    with concurrent.futures.ThreadPoolExecutor(WORKERS) as pool:
-        running = [pool.submit(put, *each) for each in layout.blobs.items()]
-        try:
-            for each in concurrent.futures.as_completed(running):
-                each.result()
-        except BaseException:
-            stopped.set()
-            pool.shutdown(cancel_futures=True)
-            raise
-        finally:
-            progress.done()
+    with step(progress, f"{len(layout.blobs)} blobs", total):
+        _side_by_side(put, layout.blobs.items(), stopped)
     return sent
+
+
+def _side_by_side(
+    run: Callable[[str, Region], None],
+    items: Iterable[tuple[str, Region]],
+    stopped: threading.Event,
+) -> None:
+    """Call `run` with each item, some at a time, until one fails.
+
+    A thread that waits for a registry then keeps nobody: none is waited for.
+    """
+    waiting: queue.SimpleQueue[tuple[str, Region]] = queue.SimpleQueue()
+    ended: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+
+    def work() -> None:
+        with contextlib.suppress(queue.Empty):
+            while not stopped.is_set():
+                item = waiting.get_nowait()
+                try:
+                    run(*item)
+                    ended.put(None)
+                except BaseException as error:
+                    ended.put(error)
+
+    for item in items:
+        waiting.put(item)
+    count = waiting.qsize()
+    for _ in range(min(WORKERS, count)):
+        threading.Thread(target=work, daemon=True).start()
+    try:
+        for _ in range(count):
+            if error := ended.get():
+                raise error
+    except BaseException:
+        stopped.set()
+        raise
 
 
 def _reader(region: Region) -> Callable[[int], Iterator[bytes]]:

@@ -306,7 +306,7 @@ class Repository:
         found = answer.headers.get("Location", "")
         if not found:
             return before
-        return urllib.parse.urljoin(before, found)
+        return self._http.join(before, found)
 
     # Manifests
 
@@ -389,7 +389,7 @@ class Repository:
             )
             if not more:
                 break
-            path = urllib.parse.urljoin(path, more[1])
+            path = self._http.join(path, more[1])
         return found
 
     # Referrers

@@ -24,21 +24,23 @@ from cyclonedx.model.tool import ToolRepository
 from cyclonedx.output.json import JsonV1Dot6
 from packageurl import PackageURL
 from packaging.requirements import InvalidRequirement, Requirement
-from packaging.utils import canonicalize_name
+from packaging.utils import canonicalize_name, canonicalize_version
 
 from containerize import DISTRIBUTION, FORMAT
 from containerize.errors import Problem
 from containerize.lock import locks, pins
+from containerize.lock.base import Package
 from containerize.lock.pins import Pin
 from containerize.publish import contents, licences
 from containerize.publish.contents import Contents, Fields
-from containerize.publish.subjects import Locked, Subject, locked
+from containerize.publish.subjects import Below, Locked, Subject, locked
 from containerize.settings import Settings
 
 MEDIA_TYPE = "application/vnd.cyclonedx+json"
 
-APP, SERVICE, IMAGE, SYSTEM, PYTHON = "app", "served", "image", "system", "python"
-"""What components that have no package URL are called within the document."""
+APP, SERVICE, IMAGE, BASE = "app", "served", "image", "base image"
+SYSTEM, PYTHON = "system", "python"
+"""What components that are no packages are called within the document."""
 
 _Part = tuple[Component, set[str]]
 """A component, and the names of those that it needs."""
@@ -68,7 +70,7 @@ def make(subject: Subject) -> Sbom:
         raise Problem(f"{problem} (`invoke digest` builds it again)") from None
     notes: list[str] = []
     metadata = {
-        pin.name: _same(held, pin.name, pin.version, held.distributions.get(pin.name))
+        pin.name: _same(held, pin, held.distributions.get(canonicalize_name(pin.name)))
         for pin in named.pins
     }
     needs = _resolve(_asked(settings, metadata, notes), named.target.environment)
@@ -80,14 +82,17 @@ def make(subject: Subject) -> Sbom:
     parts += [
         (_wheel(pin, metadata[pin.name]), needs[_pypi(pin.name)]) for pin in named.pins
     ]
+    if named.below:
+        parts.append((_base(named.below), set()))
     parts.append((_app(settings, held), {python, *needs[APP]}))
     parts.append((_service(subject), {APP, python, *needs[SERVICE]}))
     found = _document(_image(subject, held), parts, named.base.time)
-    if settings.base_image:
+    if named.below:
         # The library has no model of this.
-        found["compositions"] = [{"aggregate": "incomplete", "assemblies": [IMAGE]}]
+        incomplete = {"aggregate": "incomplete", "assemblies": [IMAGE, BASE]}
+        found["compositions"] = [incomplete]
         notes.append(
-            f"what {settings.base_image} holds is unknown: the SBOM says that it is "
+            f"what {named.below.name} holds is unknown: the SBOM says that it is "
             "incomplete"
         )
     text = json.dumps(found, sort_keys=True)
@@ -127,16 +132,19 @@ def _document(image: Component, parts: Sequence[_Part], time: int) -> dict[str, 
     return found
 
 
-def _same(held: Contents, name: str, version: str, found: Fields | None) -> Fields:
+def _same(held: Contents, named: Pin | Package, found: Fields | None) -> Fields:
     """What an image says of a package. Raises Problem if that is not what is locked."""
-    if found is None or not found["Version"]:
+    there = str(found["Version"] or "") if found is not None else ""
+    if found is None or not there:
         raise Problem(
-            f"{held.name} does not say that it holds {name} {version}, which is "
-            "locked: see what the Dockerfile removes, then build again"
+            f"{held.name} does not say that it holds {named.name} {named.version}, "
+            "which is locked: see what the Dockerfile removes, then build again"
         )
-    if found["Version"] != version:
+    # Of a wheel one may say 1.2 and the other 1.02.
+    form = canonicalize_version if isinstance(named, Pin) else str
+    if form(there) != form(named.version):
         raise Problem(
-            f"{held.name} holds {name} {found['Version']}, and {version} is locked: "
+            f"{held.name} holds {named.name} {there}, and {named.version} is locked: "
             "build it again"
         )
     return found
@@ -171,7 +179,7 @@ def _system(held: Contents) -> Iterator[_Part]:
 
 def _packages(held: Contents, named: Locked, notes: list[str]) -> Iterator[_Part]:
     controls = {
-        each.name: _same(held, each.name, each.version, held.packages.get(each.name))
+        each.name: _same(held, each, held.packages.get(each.name))
         for each in named.packages
     }
     provided: dict[str, str] = {}
@@ -265,6 +273,17 @@ def _for_trivy(control: Fields) -> Iterator[Property]:
 
 
 # --- Python ----------------------------------------------------------------------
+
+
+def _base(below: Below) -> Component:
+    return Component(
+        type=ComponentType.CONTAINER,
+        name=below.name,
+        version=f"sha256:{below.sha256}",
+        purl=below.url,
+        bom_ref=BASE,
+        hashes=[_sha256(below.sha256)],
+    )
 
 
 def _python(settings: Settings) -> Component:

@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from packageurl import PackageURL
+
 from containerize.errors import Problem
 from containerize.image import index, record
 from containerize.lock import locks
@@ -24,6 +26,18 @@ class Locked:
     target: Target
     packages: tuple[Package, ...]
     pins: tuple[Pin, ...]
+    below: Below | None
+    """The base image, if there is one."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Below:
+    """A base image of the user's own, as the setting names it."""
+
+    name: str
+    sha256: str
+    """In hex; of its manifest or index."""
+    url: PackageURL
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +107,15 @@ def locked(settings: Settings) -> Locked:
     target = locks.image_target(settings, architecture, str(base))
     packages = [] if settings.base_image else base.for_architecture(architecture)
     pins = [pin for pin in locks.read_requirements(settings) if pin.fits(target)]
-    return Locked(base, target, tuple(packages), tuple(pins))
+    below = _below(settings.base_reference) if settings.base_reference else None
+    return Locked(base, target, tuple(packages), tuple(pins), below)
+
+
+def _below(reference: str) -> Below:
+    name, _, digest = reference.partition("@")
+    short = name.rpartition("/")[2].partition(":")[0]
+    url = PackageURL("oci", name=short, version=digest)
+    return Below(name, digest.removeprefix("sha256:"), url)
 
 
 def sbom_path(settings: Settings) -> Path:

@@ -43,7 +43,8 @@ TRIES = 5
 """Times that something is asked for that a registry refuses for a moment."""
 _PAUSE = 0.3  # seconds before the second try; twice as long before each one after it
 _LONGEST = 60.0  # seconds that a registry may ask us to wait
-_TIMEOUT = urllib3.Timeout(connect=20, read=300)  # a big blob is hashed at its end
+_TIMEOUT = urllib3.Timeout(connect=20, read=60)
+_LONG = urllib3.Timeout(connect=20, read=300)  # a registry hashes a blob at its end
 _PASSING = (408, 425, 429, 500, 502, 503, 504)
 _REDIRECTS = (301, 302, 303, 307, 308)
 _HOPS = 5
@@ -70,6 +71,10 @@ class Passing(Problem):
 
 class Unreachable(Passing):
     """Nothing answers at all."""
+
+
+class NoTLS(Problem):
+    """Something answers, and it is no TLS."""
 
 
 class Refused(Problem):
@@ -119,7 +124,7 @@ class Transport:
         self._insecure = frozenset(insecure)
         self._on_wait = on_wait
         self._lock = threading.RLock()
-        self._pools: dict[str, urllib3.PoolManager] = {}
+        self._pools: dict[tuple[str, str, int], urllib3.PoolManager] = {}
         self._base = ""
         self._challenge: dict[str, str] = {}
         self._writes = False
@@ -220,7 +225,7 @@ class Transport:
             with contextlib.closing(response):
                 location = response.headers.get("Location")
                 if response.status in _REDIRECTS and location and hops < _HOPS:
-                    url, hops = self._url(urllib.parse.urljoin(url, location)), hops + 1
+                    url, hops = self._url(self.join(url, location)), hops + 1
                 elif response.status == 401 and own and not asked_again:
                     asked_again = True  # the token may have ended, or been revoked
                     self._challenged(response, who)
@@ -235,17 +240,19 @@ class Transport:
             schemes = ["https"]
             if self._may_be_plain(self.registry):
                 schemes.insert(0, "http")  # no secret is in this request
-            cut: Problem | None = None
+            cut: Passing | None = None
             for scheme in schemes:
                 base = f"{scheme}://{self.registry}"
                 try:
                     response = self._send("GET", f"{base}/v2/", {}, None)
                 except Unreachable as fault:
                     raise Problem(str(fault)) from None
-                except Problem as problem:
+                except NoTLS as problem:
+                    raise cut or problem from None
+                except Passing as fault:
                     if scheme == schemes[-1]:
-                        raise cut or problem from None
-                    cut = problem  # so do some servers of TLS answer what is none
+                        raise
+                    cut = fault  # so do some servers of TLS answer what is none
                     continue
                 with contextlib.closing(response):
                     if response.status == 400 and scheme != schemes[-1]:
@@ -265,7 +272,7 @@ class Transport:
     def _url(self, path: str) -> str:
         if path.startswith("/"):
             return self._base + path
-        url = urllib.parse.urlsplit(path)
+        url = self._split(path)
         if self._host(url) == self.registry and self._base:
             # Behind a proxy that ends TLS a registry may take itself for a plain one.
             scheme = urllib.parse.urlsplit(self._base).scheme
@@ -275,7 +282,7 @@ class Transport:
 
     def _check(self, url: str) -> None:
         """Raise Problem where anyone could listen."""
-        parts = urllib.parse.urlsplit(url)
+        parts = self._split(url)
         host = self._host(parts)
         plain = parts.scheme == "http" and self._may_be_plain(host)
         if not host or not (plain or parts.scheme == "https"):
@@ -291,10 +298,29 @@ class Transport:
     def _host(url: urllib.parse.SplitResult) -> str:
         return url.netloc.rpartition("@")[2]
 
-    @classmethod
-    def _origin(cls, url: str) -> tuple[str, str]:
-        parts = urllib.parse.urlsplit(url)
-        return parts.scheme, cls._host(parts)
+    def _split(self, url: str) -> urllib.parse.SplitResult:
+        """The parts of a URL that the registry may have named."""
+        try:
+            parts = urllib.parse.urlsplit(url)
+            _ = parts.port
+        except ValueError:
+            raise self._no_url() from None
+        return parts
+
+    def _no_url(self) -> Problem:
+        return Problem(f"{self.registry} leads to what is no URL: ask who runs it")
+
+    def join(self, base: str, url: str) -> str:
+        """`url`, which the registry has named, as seen from `base`."""
+        try:
+            return urllib.parse.urljoin(base, url)
+        except ValueError:
+            raise self._no_url() from None
+
+    def _origin(self, url: str) -> tuple[str, str, int]:
+        parts = self._split(url)
+        port = parts.port or (80 if parts.scheme == "http" else 443)
+        return parts.scheme, parts.hostname or "", port
 
     def _send(
         self, method: str, url: str, headers: Mapping[str, str], body: Body | None
@@ -311,7 +337,7 @@ class Transport:
                 redirect=False,
                 retries=False,
                 preload_content=False,
-                timeout=_TIMEOUT,
+                timeout=_LONG if method in ("PATCH", "PUT") else _TIMEOUT,
             )
         except (HTTPError, OSError) as error:
             raise self._broken(url, error) from None
@@ -321,40 +347,45 @@ class Transport:
 
     def _pool(self, url: str) -> urllib3.PoolManager:
         """The connections to a host, through a proxy where the environment says so."""
-        parts = urllib.parse.urlsplit(url)
-        host, named = self._host(parts), urllib.request.getproxies()
-        proxy = named.get(parts.scheme) or named.get("all", "")
-        if is_loopback(parts.hostname or "") or urllib.request.proxy_bypass(host):
-            proxy = ""
+        scheme, host, _ = origin = self._origin(url)
         with self._lock:
-            if proxy not in self._pools:
-                self._pools[proxy] = self._new_pool(proxy)
-            return self._pools[proxy]
+            if origin not in self._pools:
+                named = urllib.request.getproxies()
+                proxy = named.get(scheme) or named.get("all", "")
+                netloc = self._host(self._split(url))
+                if is_loopback(host) or urllib.request.proxy_bypass(netloc):
+                    proxy = ""
+                self._pools[origin] = self._new_pool(scheme, proxy)
+            return self._pools[origin]
 
-    def _new_pool(self, proxy: str) -> urllib3.PoolManager:
-        context = ssl.create_default_context()  # heeds SSL_CERT_FILE and SSL_CERT_DIR
-        for directory in CERTIFICATES:
-            _trust(context, Path(directory).expanduser() / self.registry)
+    def _new_pool(self, scheme: str, proxy: str) -> urllib3.PoolManager:
+        context = None
+        if "https" in (scheme, proxy.partition(":")[0]):
+            # It heeds SSL_CERT_FILE and SSL_CERT_DIR, and takes its time.
+            context = ssl.create_default_context()
+            for directory in CERTIFICATES:
+                _trust(context, Path(directory).expanduser() / self.registry)
         if not proxy:
             return urllib3.PoolManager(ssl_context=context, maxsize=8)
-        parts = urllib.parse.urlsplit(proxy if "://" in proxy else f"http://{proxy}")
-        headers = {}
-        if parts.username:
-            words = (parts.username, parts.password or "")
-            who = ":".join(map(urllib.parse.unquote, words))
-            headers = urllib3.make_headers(proxy_basic_auth=who)
-            self._secrets |= {words[1], who, *headers.values()} - {""}
-        host = self._host(parts)
         try:
+            parts = urllib.parse.urlsplit(
+                proxy if "://" in proxy else f"http://{proxy}"
+            )
+            headers = {}
+            if parts.username:
+                words = (parts.username, parts.password or "")
+                who = ":".join(map(urllib.parse.unquote, words))
+                headers = urllib3.make_headers(proxy_basic_auth=who)
+                self._secrets |= {words[1], who, *headers.values()} - {""}
             return urllib3.ProxyManager(
-                f"{parts.scheme}://{host}",
+                f"{parts.scheme}://{self._host(parts)}",
                 proxy_headers=headers,
                 ssl_context=context,
                 maxsize=8,
             )
         except (HTTPError, ValueError, AssertionError):
             raise Problem(
-                f"the proxy {printable(host)} cannot be used: set HTTPS_PROXY to "
+                f"the proxy for {scheme} cannot be used: set HTTPS_PROXY to "
                 "http://HOST:PORT"
             ) from None
 
@@ -391,7 +422,7 @@ class Transport:
             *("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"),
             *("UNKNOWN_PROTOCOL", "PACKET_LENGTH_TOO_LONG"),
         ):
-            return Problem(
+            return NoTLS(
                 f"{host} does not speak TLS: if you trust the way there, set "
                 "insecure-registries to it"
             )
@@ -446,7 +477,7 @@ class Transport:
         return {"Authorization": f"Basic {text}"}
 
     def _new_token(self, scopes: Sequence[str]) -> _Token:
-        realm = urllib.parse.urljoin(self._base, self._challenge.get("realm", ""))
+        realm = self.join(self._base, self._challenge.get("realm", ""))
         self._check(realm)
         found = self._who()
         fields = [("service", self._challenge.get("service", ""))]

@@ -108,7 +108,8 @@ def find(settings: Settings, text: str, *, progress: Progress) -> Pushed:
             raise Problem(f"{text}: {problem}")
         one = _expected(settings, image, progress)
         images = {one.architecture: image}
-        target = Target(name=text, images=(one,), notes=_odd(image))
+        notes = _alone(settings, image) + _odd(image)
+        target = Target(name=text, images=(one,), notes=notes)
     else:
         images = {}
 
@@ -188,6 +189,17 @@ def _blob(descriptor: Any, name: str) -> Blob:
         raise Problem(
             f"{name}: its manifest names a part by no digest or no size: it is no image"
         ) from None
+
+
+def _alone(settings: Settings, image: Image) -> tuple[str, ...]:
+    """That it is one image, where this project has several."""
+    others = [a for a in settings.architectures if a != image.about["architecture"]]
+    if not others:
+        return ()
+    return (
+        f"{image.name} is one image, for {image.platform}: nothing is compared for "
+        f"{', '.join(others)}",
+    )
 
 
 def _odd(image: Image) -> tuple[str, ...]:

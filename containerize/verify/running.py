@@ -21,7 +21,7 @@ from typing import Any
 from containerize import build
 from containerize.engines.engine import Engine
 from containerize.errors import Problem, some
-from containerize.image import archive, canonical
+from containerize.image import archive, canonical, layout
 from containerize.image.archive import Entry, printable
 from containerize.settings import Settings, check_volume
 from containerize.verify.expected import (
@@ -154,6 +154,12 @@ def saved(engine: Engine, identity: str, expected: Expected, built: Built) -> Ex
     """
     raw, target = built.scratch / "running.tar", built.scratch / "canonical.tar"
     engine.run(*build.save_command(engine.kind, identity, raw), echo=False)
+    # A containerd store saves what it has of the index that an image was pulled by.
+    several = layout.read_archive(raw)
+    for entry in several.images if several else ():
+        if entry.architecture == expected.architecture:
+            raw = built.scratch / "one.tar"
+            layout.take(built.scratch / "running.tar", entry.digest, raw)
     with archive.open_image(raw) as found, archive.open_image(built.archive) as ours:
         digest = found.config_digest
         time = _time(found.config) or _time(ours.config) or 0

@@ -32,7 +32,7 @@ mkdir source
 tar -xf source.tar -C source
 cd source
 PIP_NO_INDEX=1 PIP_FIND_LINKS=../wheels ./dev invoke fetch --from "$1"
-./dev invoke build --no-cache
+./dev invoke build --all --no-cache
 ./dev invoke digest
 """
 
@@ -82,4 +82,5 @@ def test_a_machine_without_a_network_gives_the_same_digest(
     print(done.stdout)
     assert done.returncode == 0
     found = re.findall(r"^manifest  (\S+)$", done.stdout, re.M)
-    assert found == [built.digests.manifest]
+    assert built.digests.manifest in found
+    assert len(found) == len(committed.image_architectures)

@@ -1,16 +1,23 @@
 """Rebuilding on real engines: equal when it should be, and told apart when not."""
 
+import dataclasses
+import os
 import re
 import subprocess
 import sys
 
 import pytest
 
-from containerize import settings
+from containerize import build, settings
+from containerize.engines import provision
 from containerize.errors import Problem
+from containerize.fetch import inputs
 from containerize.image import record
-from containerize.verify import against, rebuild
-from tests.conftest import ROOT, Quiet
+from containerize.publish import evidence, provenance, subjects
+from containerize.publish import push as pushing
+from containerize.verify import against, every, rebuild
+from tests import registries
+from tests.conftest import ROOT, Quiet, copied, taking_turns
 
 
 def spoil(clone, instruction):
@@ -107,3 +114,121 @@ def test_a_rebuild_that_fails_says_why(using, clone):
             clone, [using], against=named(clone, using, f"sha256:{'0' * 64}")
         )
     assert "verify-" not in names(using)
+
+
+# --- What runs, and what was pushed ----------------------------------------------
+
+
+def verified(project, using, text):
+    """What a rebuild of the project says of what `--against` names."""
+    target = against.find(project, [using], text, progress=Quiet())
+    return every.verify(project, [using], target)
+
+
+def change(clone):
+    file = clone.root / "app" / "__init__.py"
+    file.write_text(file.read_text("utf-8") + "# changed\n", "utf-8")
+
+
+def test_a_container_runs_what_the_files_make(built, using, clone, start):
+    name = start().name
+    found = verified(clone, using, name)
+    own = f"linux/{clone.image_architecture}, config {built.digests.config}"
+    assert found.words == f"Equal to container {name}: {own}"
+    assert found.equal
+
+
+def test_what_a_container_runs_otherwise_is_told(built, using, clone, tmp_path):
+    name = f"{clone.image}-otherwise"
+    change(clone)
+    using.run(
+        *("run", "--detach", f"--name={name}", f"--label={clone.label}"),
+        "--env=PYTHONPATH=/usr/local/lib/served:/srv:/data",
+        f"--volume={tmp_path}:/srv/more",
+        built.references[0],
+    )
+    try:
+        write = "open('/srv/app/more.py', 'w').close()"
+        using.run("exec", "--user=0", name, "python3", "-c", write)
+        found = verified(clone, using, name)
+    finally:
+        using.discard(name)
+    assert not found.equal
+    [verdict] = found.verdicts
+    paths = [difference.path for difference in verdict.differences]
+    assert paths[0] == "/srv/app/__init__.py"
+    assert "+# changed" in verdict.differences[0].detail
+    variable, mount, file = found.unlike
+    assert variable.startswith("it has PYTHONPATH=/usr/local/lib/served:/srv:/data, ")
+    assert "is mounted at /srv/more, among its image's modules" in mount
+    assert file.endswith("not in its image: /srv/app/more.py")
+
+
+def invoke_verify(project, engine, text, cwd):
+    return subprocess.run(
+        [
+            *(sys.executable, "-m", "invoke", "verify"),
+            *("--engine", engine, "--against", text),
+        ],
+        cwd=cwd,
+        env=os.environ | {"CONTAINERIZE_IMAGE": project.image},
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+@pytest.mark.parametrize("using", ["docker"], indirect=True)
+def test_another_clone_and_engine_rebuild_what_was_pushed(
+    using, built, clone, tmp_path
+):
+    """Both processors' images and their index; then one, of another commit."""
+    podman = dataclasses.replace(clone, engine="podman")
+    with taking_turns():
+        provision.install(podman, lambda command: print("$", *command))
+    commit(clone.root)
+    both = [clone.for_architecture(a) for a in clone.image_architectures]
+    assert len(both) == 2
+    for one in both:
+        inputs.fetch(one, progress=Quiet(), host=using.native())
+    made = build.build_all(clone, using)
+    known = [subjects.subject(one, build.archive_path(one)) for one in both]
+    source = provenance.source(clone, known[0].inputs)
+    other = copied(clone, tmp_path / "other")
+    commit(other.root)
+    with registries.registry() as registry:
+        name = f"{registry.host}/team/app:latest"
+        pushing.push(
+            clone,
+            made.archive,
+            pushing.targets(clone, name),
+            progress=Quiet(),
+            beside=evidence.attachments(known, source, made.index),
+        )
+        same = invoke_verify(clone, "podman", name, other.root)
+        change(other)
+        commit(other.root)
+        single = f"{registry.host}/team/app@{made.digests[0].manifest}"
+        differs = invoke_verify(clone, "docker", single, other.root)
+    assert same.returncode == 0, same.stderr + same.stdout
+    amd64, arm64 = (one.manifest for one in made.digests)
+    assert same.stdout.splitlines()[-1] == (
+        f"Equal to {name}: linux/amd64, manifest {amd64}; linux/arm64, manifest "
+        f"{arm64}; index {made.index}"
+    )
+    assert f"was built from commit {source.commit[:12]}" in same.stdout
+    assert differs.returncode == 1
+    assert "this checkout is at commit " in differs.stdout
+    assert "\nchanged   app/__init__.py\n" in differs.stdout
+    assert "/srv/app/__init__.py: bytes differs: its text differs" in differs.stdout
+    assert "          +# changed\n" in differs.stdout
+    [line] = differs.stderr.strip().splitlines()
+    assert line == f"verify: the image is not that of {single}, {amd64}"
+
+
+def commit(top):
+    """Give a copy of the repository a commit of all that is in it."""
+    who = ("-c", "user.name=x", "-c", "user.email=x@example.org")
+    for words in (("init", "-q"), ("add", "-A"), (*who, "commit", "-qm", "x")):
+        subprocess.run(["git", *words], cwd=top, check=True)

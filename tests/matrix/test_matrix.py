@@ -10,7 +10,8 @@ import pytest
 
 from containerize.engines import container
 from containerize.image import canonical, index, record
-from containerize.verify import explain
+from containerize.verify import explain, running
+from containerize.verify.expected import Built
 from tests.canary import reaches_out
 from tests.conftest import taking_turns
 
@@ -78,7 +79,21 @@ def test_the_engine_has_what_the_archive_holds_and_runs_it(built, repository):
     if (
         built.row.kind == "docker"
     ):  # tests/builds runs it on Podman, which has no daemon
-        running = container.run(repository, engine, reference, port=0)
-        with urllib.request.urlopen(running.url, timeout=5) as page:
+        started = container.run(repository, engine, reference, port=0)
+        with urllib.request.urlopen(started.url, timeout=5) as page:
             assert b"Hello World from Flask" in page.read()
-        container.stop(repository, engine, running.name)
+        see_known(built, repository, started.name)
+        container.stop(repository, engine, started.name)
+
+
+def see_known(built, repository, name):
+    """A container's image is known, whatever the engine's store calls it by."""
+    target = running.find(repository, [built.engine], name)
+    [found] = target.images
+    digests = built.rebuild.digests
+    assert found.digest in (digests.config, digests.manifest)
+    assert target.besides(built.rebuild.archive) == []
+    with tempfile.TemporaryDirectory(dir=built.rebuild.scratch) as scratch:
+        archive = built.rebuild.archive
+        rebuilt = Built(digests=digests, archive=archive, scratch=Path(scratch))
+        assert found.look(found, rebuilt).digest == digests.config

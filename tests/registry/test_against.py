@@ -137,6 +137,9 @@ def test_an_index_names_an_image_for_each_processor(
     assert "it has an image for linux/arm64, and this checkout makes" in less.unlike[0]
     alone = find(put(made["amd64"][1], "alone"), own)
     assert alone.unlike == ()
+    two = dataclasses.replace(project, architectures=("amd64", "arm64"))
+    [one, _] = find(put(made["amd64"][1], "alone"), two).notes
+    assert "is one image, for linux/amd64: nothing is compared for arm64" in one
 
 
 def test_an_index_that_lacks_a_processor_is_told(image, put, find, project, repository):

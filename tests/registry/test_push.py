@@ -102,6 +102,7 @@ def test_another_repository_of_the_registry_gets_blobs_by_mounting(
     assert faults.count("PATCH") == 0
     assert faults.count("POST", "mount=") == 3
     assert registry.linked("second") == registry.linked("first")
+    assert all("mounted from first" in line for line in push.progress.notes[:-1])
 
 
 def test_another_registry_does_not_hear_of_the_first(registry, push):
@@ -433,6 +434,14 @@ def test_a_registry_that_loses_every_upload(registry, faults, push):
     assert "loses what is sent to it" in refusal(push, f"{faults.host}/sample")
 
 
+@pytest.mark.parametrize("location", ["http://[", "https://x:y/z", "ftp://x/y"])
+def test_a_registry_that_leads_to_no_url(registry, faults, push, location):
+    answer = {"status": 202, "headers": {"Location": location}}
+    faults.fault = lambda r: answer if r.is_("POST") else None
+    said = refusal(push, f"{faults.host}/sample")
+    assert "leads to what is no URL" in said or "without TLS" in said
+
+
 def test_a_tag_that_someone_else_moves(registry, faults, push, pushes):
     other = pushes(seed="other")(f"{registry.host}/sample", "theirs")
     moved = json.dumps({}).encode()
@@ -499,17 +508,17 @@ def test_a_registry_without_room(push, tmp_path):
     assert "see whether its disk is full" in said
 
 
-def test_ctrl_c_ends_it(registry, faults, push):
-    """Threads that send are told, and the tag is not there."""
-    reached = threading.Event()
+def test_ctrl_c_ends_it_though_the_registry_does_not_answer(registry, faults, push):
+    reached, over = threading.Event(), threading.Event()
 
-    def slow(request):
-        if request.is_("PATCH") and request.size > SMALL:
+    def stall(request):
+        if request.is_("PATCH"):
             reached.set()
-            return {"cut": SMALL, "settle": 0.5}
+            over.wait()
+            return {"status": 503}
         return None
 
-    faults.fault = slow
+    faults.fault = stall
     main = threading.main_thread().ident
 
     def interrupt():
@@ -519,6 +528,8 @@ def test_ctrl_c_ends_it(registry, faults, push):
     threading.Thread(target=interrupt).start()
     with pytest.raises(KeyboardInterrupt):
         push(f"{faults.host}/sample")
+    assert not over.is_set()
+    over.set()
     assert not registry.tag("sample", "latest")
 
 

@@ -6,6 +6,7 @@ import http.server
 import re
 import select
 import socket
+import ssl
 
 import pytest
 
@@ -58,6 +59,24 @@ def test_a_ca_that_nobody_trusts_is_refused_on_loopback_too(secure, push):
     said = refusal(push, f"{registry.host}/sample")
     assert re.search(r"certificate of \S+ is not trusted .*SSL_CERT_FILE", said)
     assert not registry.blobs()
+
+
+def test_a_server_that_hangs_up_on_what_is_no_tls(push, tmp_path):
+    """Other than Debian's registry, which says so: the certificate is what is wrong."""
+    key, made = certificate(tmp_path / "pki", "other")
+    with registries.serving(
+        http.server.ThreadingHTTPServer(("127.0.0.1", 0), Silent)
+    ) as (server):
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(made, key)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        said = refusal(push, f"127.0.0.1:{server.server_port}/sample")
+    assert "is not trusted" in said
+
+
+class Silent(http.server.BaseHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
 
 
 def test_a_certificate_of_the_future(secure, push, monkeypatch):

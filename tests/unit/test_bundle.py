@@ -252,6 +252,18 @@ def test_the_commits_files_are_those_that_git_has(
     assert git(out, "write-tree") == git(top, "rev-parse", "HEAD^{tree}")
 
 
+def test_a_file_that_only_git_takes_for_the_commits_is_told(
+    filled: Settings, progress: Record
+) -> None:
+    """Where there is no git, .gitignore keeps it out of the image."""
+    assert bundle.write(filled, progress=progress).ignored == ()
+    (filled.root / ".gitignore").write_text("/dist/\n*.css\n")
+    (filled.root / "made.css").write_text("")
+    git(filled.root, "add", "--force", "made.css")
+    commit(filled.root)
+    assert bundle.write(filled, progress=progress).ignored == ("made.css",)
+
+
 def change(sample: Settings) -> None:
     (sample.root / "app.py").write_text("app = 3\n")
 
@@ -546,6 +558,11 @@ def test_a_truncated_bundle_names_the_file_in_which_it_ends(
     assert "the tar ends before" in said or "is truncated" in said
 
 
+def link_the_list(entries: Entries) -> None:
+    info, _ = entries[0]
+    info.type, info.linkname = tarfile.SYMTYPE, "/etc/passwd"
+
+
 def longer(facts: dict[str, Any]) -> None:
     facts["items"][0]["size"] += 1
 
@@ -567,8 +584,10 @@ def longer(facts: dict[str, Any]) -> None:
         ),
         (lambda path: rewrite(path, lambda entries: entries.pop(0)), "is no bundle"),
         (lambda path: path.write_bytes(bytes(10240)), "is no bundle"),
-        (lambda path: path.write_bytes(b"PK\3\4" * 1000), "header"),
-        (lambda path: path.write_bytes(b""), "is truncated"),
+        (lambda path: path.write_bytes(b"PK\3\4" * 1000), "is no bundle"),
+        (lambda path: path.write_bytes(b""), "is no bundle"),
+        (lambda path: path.write_bytes(b"bundle.json\0"), "is truncated"),
+        (lambda path: rewrite(path, link_the_list), "bundle.json is damaged"),
         (lambda path: path.unlink(), "cannot read .*: No such file"),
         (
             lambda path: (path.unlink(), path.mkdir()),
@@ -600,9 +619,9 @@ def longer(facts: dict[str, Any]) -> None:
         ),
         (
             lambda path: rewrite(
-                path, lambda e: e.__setitem__(0, (e[0][0], b" " * ((4 << 20) + 1)))
+                path, lambda e: e.__setitem__(0, (e[0][0], e[0][1] + b" " * (4 << 20)))
             ),
-            "bundle.json is damaged",
+            "bundle.json is larger than 4194304 bytes",
         ),
         (lambda path: relist(path, longer), "one_1.0_amd64.deb .* has .* bytes, not"),
     ],

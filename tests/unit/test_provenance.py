@@ -91,25 +91,24 @@ def test_it_names_every_input_by_hash(project):
 
 
 def test_the_parameters_are_the_settings_that_decide_the_images(project):
-    one, other = both(project)
-    based = dict(other.inputs) | {"setting base-image": f"x/y@sha256:{'5' * 64}"}
-    subjects = [one, dataclasses.replace(other, inputs=based)]
+    names = {
+        "amd64": f"x/y@sha256:{'4' * 64}",
+        "arm64": f"x/y@sha256:{'5' * 64}",
+    }
+    subjects = both(dataclasses.replace(project, base_image=names))
     statement = provenance.make(subjects, SOURCE)
     built = json.loads(statement)["predicate"]["buildDefinition"]
     parameters = built["externalParameters"]
     assert parameters["architectures"] == ["amd64", "arm64"]
     assert (parameters["app"], parameters["python"]) == ("app", "3.13")
-    assert parameters["base-image"] == {
-        "amd64": "",
-        "arm64": f"x/y@sha256:{'5' * 64}",
-    }
+    assert parameters["base-image"] == names
     bases = [
         each
         for each in built["resolvedDependencies"]
         if each.get("uri", "").startswith("pkg:oci/")
     ]
-    assert [each["name"] for each in bases] == ["x/y"]
-    assert bases[0]["digest"] == {"sha256": "5" * 64}
+    assert [each["name"] for each in bases] == ["x/y", "x/y"]
+    assert [each["digest"]["sha256"][0] for each in bases] == ["4", "5"]
     # what differs comes back for each
     for each in subjects:
         assert provenance.read(statement, each.manifest).inputs == each.inputs
@@ -204,6 +203,31 @@ def test_another_statement_is_refused(project, change):
     change(statement)
     with pytest.raises(Problem, match="none that this tool writes"):
         provenance.read(json.dumps(statement).encode(), MANIFEST)
+
+
+def places(value, path=()):
+    """The path of each value within a document."""
+    yield path
+    if isinstance(value, dict | list):
+        keys = value if isinstance(value, dict) else range(len(value))
+        for key in keys:
+            yield from places(value[key], (*path, key))
+
+
+def test_whatever_stands_in_a_statement_gets_one_line(project):
+    """A registry gives what it likes: there is no traceback for any value of it."""
+    text = provenance.make([subject(project)], SOURCE)
+    for path in [*places(json.loads(text))][1:]:
+        for other in (None, 7, "x", [], {}, [None], {"x": None}, True):
+            statement = json.loads(text)
+            holder = statement
+            for key in path[:-1]:
+                holder = holder[key]
+            holder[path[-1]] = other
+            try:
+                provenance.read(json.dumps(statement).encode(), MANIFEST)
+            except Problem as problem:
+                assert "\n" not in str(problem)  # noqa: PT017
 
 
 @pytest.mark.parametrize("text", [b"", b"\xff", b"[]", b"{}", b"[" * 100_000])

@@ -9,9 +9,10 @@ import pytest
 
 from containerize.engines.engine import Engine
 from containerize.errors import Problem
-from containerize.image import canonical
+from containerize.image import canonical, index
 from containerize.settings import Settings
 from containerize.verify import running, service
+from containerize.verify.expected import Built, Expected
 
 CONFIG = {
     "Entrypoint": ["python3", "-m", "served"],
@@ -278,7 +279,6 @@ def test_a_containerd_store_says_which_manifest_of_an_index_it_runs(project, tmp
 
 def test_what_an_engine_saves_is_compared_by_its_config(save, tmp_path):
     """Whatever an ID is of: what was changed is found in the canonical form."""
-    from containerize.verify.expected import Built, Expected
 
     def made(name, text):
         saved, target = tmp_path / f"{name}.tar", tmp_path / f"{name}-made.tar"
@@ -303,3 +303,31 @@ def test_what_an_engine_saves_is_compared_by_its_config(save, tmp_path):
     found = running.saved(engine, "sha256:1", expected, built)
     assert found.digest != digests.config
     assert found.archive == tmp_path / "running.tar"
+
+
+def test_an_engine_may_save_a_part_of_the_index_that_an_image_is_of(save, tmp_path):
+    made = {}
+    for name in ("amd64", "arm64"):
+        saved, target = tmp_path / f"{name}-saved.tar", tmp_path / f"{name}.tar"
+        save(saved, [entry("srv/app.py", b"1")], architecture=name)
+        made[name] = canonical.canonicalize(
+            saved, target, time=7, labels={}, references=()
+        )
+    whole, part = tmp_path / "whole.tar", tmp_path / "part.tar"
+    index.write(
+        [tmp_path / f"{name}.tar" for name in made], whole, time=0, references=()
+    )
+    foreign = f"blobs/sha256/{made['amd64'].manifest[7:]}"
+    with tarfile.open(whole) as old, tarfile.open(part, "w") as new:
+        for member in old:
+            if member.name != foreign:
+                new.addfile(
+                    member, old.extractfile(member) if member.isfile() else None
+                )
+    script = "import shutil, sys; shutil.copyfile(sys.argv[1], sys.argv[-2])"
+    engine = Engine("docker", (sys.executable, "-c", script, str(part)))
+    wanted = Expected(name="web", architecture="arm64", digest="sha256:of-the-index")
+    archive = tmp_path / "arm64.tar"
+    built = Built(digests=made["arm64"], archive=archive, scratch=tmp_path)
+    found = running.saved(engine, "sha256:1", wanted, built)
+    assert found.digest == made["arm64"].config

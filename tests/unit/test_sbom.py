@@ -149,18 +149,21 @@ def test_an_installed_app_is_named_as_its_project(project, save):
 
 
 def test_what_a_base_image_holds_is_said_to_be_unknown(project, save):
-    name = f"example/python@sha256:{'1' * 64}"
-    based = dataclasses.replace(project, base_image=name)
+    digest = f"sha256:{'1' * 64}"
+    based = dataclasses.replace(project, base_image=f"r.example/python:3@{digest}")
     images.write_locks(based)
     subject = images.subject(based, save)
     [note] = sbom.make(subject).notes
-    assert name in note
+    assert "what r.example/python:3 holds is unknown" in note
     document = read(subject)
-    incomplete = [{"aggregate": "incomplete", "assemblies": ["image"]}]
+    incomplete = [{"aggregate": "incomplete", "assemblies": ["image", "base image"]}]
     assert document["compositions"] == incomplete
     found = components(document)
     assert not any(ref.startswith("deb ") for ref in found)
     assert found["python"]["version"] == "3.13"
+    base = found["base image"]
+    assert (base["name"], base["version"]) == ("r.example/python:3", digest)
+    assert base["purl"] == f"pkg:oci/python@{digest}"
     assert needs(document)["app"] == ["pypi flask", "python"]
 
 
@@ -198,6 +201,17 @@ def test_a_wheel_without_metadata_is_refused(project, save, metadata):
         sbom.make(subject)
 
 
+def test_a_version_may_be_written_in_several_ways(project, save):
+    path = f"{images.SITE}/flask-3.1.3.dist-info/METADATA"
+    deps = images.deps() | {path: b"Name: FLASK\nVersion: 3.01.03\n"}
+    subject = images.subject(project, save, images.rootfs(), deps, images.app())
+    assert components(read(subject))["pypi flask"]["version"] == "3.1.3"
+    deps[path] = b"Name: flask\nVersion: 3.1.30\n"
+    subject = images.subject(project, save, images.rootfs(), deps, images.app())
+    with pytest.raises(Problem, match=r"holds flask 3\.1\.30, and 3\.1\.3 is locked"):
+        sbom.make(subject)
+
+
 def test_what_cannot_be_read_is_left_out_and_told(project, save):
     root = images.rootfs() | {"usr/share/doc/zlib1g/copyright": b"Format: \xff"}
     deps = images.deps()
@@ -215,11 +229,15 @@ def test_what_cannot_be_read_is_left_out_and_told(project, save):
 def test_layers_above_count_and_links_are_followed(project, save):
     root = images.rootfs()
     root["usr/share/doc/python3.13/copyright"] = "../zlib1g/copyright"
-    removed = {"usr/share/doc/libssl3t64/.wh.copyright": b""}
+    removed = {
+        "usr/share/doc/libssl3t64/.wh.copyright": b"",
+        "usr/share/doc/base-files/copyright": "nowhere",
+    }
     subject = images.subject(project, save, root, images.deps(), removed, images.app())
     found = components(read(subject))
     assert found["deb python3.13"]["licenses"] == [{"license": {"id": "Zlib"}}]
     assert "licenses" not in found["deb libssl3t64"]
+    assert "licenses" not in found["deb base-files"]
 
 
 def test_a_damaged_archive_is_refused(project, save):

@@ -94,6 +94,15 @@ def test_each_task_and_flag_has_help(name):
         assert argument.help, f"{name} --{argument.name} has no help"
 
 
+@pytest.mark.parametrize("module", ["invoke", "containerize"])
+@pytest.mark.parametrize("name", [n for n in TASKS if TASKS[n].positional])
+def test_help_is_no_word_for_a_verb_that_wants_one(module, name):
+    command = [sys.executable, "-m", module, name, "--help"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert f" {name} [--options]" in done.stdout
+    assert TASKS[name].__doc__.splitlines()[0][:40] in done.stdout
+
+
 @pytest.mark.parametrize("name", sorted(TASKS))
 def test_the_readme_names_each_task(name):
     assert f"invoke {name}" in (ROOT / "README.md").read_text("utf-8")
@@ -176,6 +185,11 @@ def test_tasks_are_found_from_below():
         (["provenance"], r"Would write flask-introduction\.provenance\.json to "),
         (["bundle"], "Would write what .* to .*/dist/flask-introduction-bundle.tar"),
         (["bundle", "--output=x.tar"], "Would write what .* to x.tar"),
+        (
+            ["push", "host.invalid/b", "--tag", "x", "--tag", "y"],
+            r"^Would push \S+\.tar to host\.invalid/b:x, host\.invalid/b:y, SBOM and "
+            r"provenance beside it\.$",
+        ),
     ],
 )
 def test_dry_shows_and_does_nothing(clone, arguments, expected):
@@ -210,6 +224,10 @@ def test_dry_shows_and_does_nothing(clone, arguments, expected):
         (["run", "--name", "a b"], "no container name"),
         (["stop", "--name", "-x-"], "no container name"),
         (["run", "--detach", "--foreground"], "exclude each other"),
+        (["push", "a/b"], "push: 'a/b' names no registry: put its host before"),
+        (["push", "host.invalid/B"], "'B' is a name that no registry takes"),
+        (["push", "host.invalid/b", "-t", "x", "-t", "x"], "tag x is given twice"),
+        (["push"], "required positional arguments: 'target'"),
         (["fetch", "--from", "nowhere"], "fetch: cannot read nowhere: No such file"),
     ],
 )
