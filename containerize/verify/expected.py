@@ -161,10 +161,12 @@ def of_index(
             wanted[entry.architecture] = make(entry)
     for architecture in settings.architectures:
         if architecture not in wanted:
-            unlike.append(f"{name} has no image for {architecture}: this checkout does")
+            unlike.append(
+                f"{name} has no image for {architecture}, and this checkout has one"
+            )
     if not wanted:
         raise Problem("; ".join(unlike) or f"{name} is an index that names no image")
-    beside = f"{name} has {found.others} attestations beside it, which no one compares"
+    beside = f"{name} has {found.others} attestations beside it, which are not compared"
     return Target(
         name=name,
         images=tuple(wanted.values()),

@@ -133,7 +133,7 @@ def _read(manifest: Manifest, name: str) -> dict[str, Any]:
     if content.get("schemaVersion") != 2:
         raise Problem(
             f"{name} is of Docker's first manifest schema, which has no config to "
-            "compare: push it anew with a tool of this decade"
+            "compare: push it again with `invoke push`"
         )
     return content
 

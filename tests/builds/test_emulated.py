@@ -103,8 +103,13 @@ def unpack(archive, top):
 
 @contextlib.contextmanager
 def stage(image, qemu, settings, other=None):
-    """What the Dockerfile's stages that compile have, in the unpacked image."""
-    tmp = image.top / "tmp"
+    """What the Dockerfile's stages that compile have, in the unpacked image.
+
+    Compiled modules are not there yet. An interpreter that has read its own from them
+    holds other strings, and so compiles some modules to other bytes.
+    """
+    tmp, pycache = image.top / "tmp", image.top / "pycache"
+    aside = pycache.rename(image.top / "pycache.aside")
     try:
         shutil.copy(qemu, image.top / qemu.name)
         shutil.copy(layers.COMPILE, tmp)
@@ -116,6 +121,7 @@ def stage(image, qemu, settings, other=None):
                 tar.extractall(tmp / "image", filter="fully_trusted")
         yield tmp
     finally:
+        aside.rename(pycache)
         for path in tmp.iterdir():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
@@ -132,7 +138,7 @@ def compile_by_emulation(image, qemu, settings, other=None):
             program, *arguments = json.loads(step)
             emulated = [f"/{qemu.name}", f"/usr/bin/{program}", *arguments]
             subprocess.run([CHROOT, image.top, *emulated], env=environment, check=True)
-            for made in tmp.rglob("pycache"):
+            for made in (tmp / "compiled").rglob("pycache"):
                 found |= contents(made)
             shutil.rmtree(tmp / "compiled")
     return found

@@ -69,6 +69,8 @@ class Built:
     engine: Engine
     description: Description
     rebuild: rebuild.Rebuild
+    foreign: tuple[rebuild.Rebuild, ...]
+    """The images for other processors."""
     reference: str
     """The canonical image, loaded into the engine."""
 
@@ -80,7 +82,8 @@ TABLE = pytest.StashKey[list[tuple[str, ...]]]()
 def repository() -> Settings:
     """This repository, under its own name: no engine here is a user's."""
     loaded = settings.load(ROOT)
-    inputs.fetch(loaded, progress=Quiet())
+    for architecture in loaded.image_architectures:
+        inputs.fetch(loaded.for_architecture(architecture), progress=Quiet())
     return loaded
 
 
@@ -120,8 +123,15 @@ def built(
             engine = dataclasses.replace(engine, environment=variables)
         description = engine.describe()
         built = rebuild.rebuild(repository, engine, builds, varied=False)
+        foreign = tuple(
+            rebuild.rebuild(
+                repository.for_architecture(name), engine, builds, varied=False
+            )
+            for name in repository.image_architectures
+            if name != repository.image_architecture
+        )
         reference = load(repository, engine, built)
-        result = Built(row, engine, description, built, reference)
+        result = Built(row, engine, description, built, foreign, reference)
         pytestconfig.stash.setdefault(TABLE, []).append(_told(result))
         yield result
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from containerize.engines import container
-from containerize.image import canonical, record
+from containerize.image import canonical, index, record
 from containerize.verify import explain, running
 from containerize.verify.expected import Built
 from tests.canary import reaches_out
@@ -48,6 +48,14 @@ def test_the_digest_is_the_committed_one(built, repository):
     assert built.rebuild.digests.manifest == facts["manifest"], (
         f"these inputs have changed: {record.changes(repository, facts)}"
     )
+
+
+def test_every_row_has_the_committed_index(built, repository):
+    """Of the images for all processors, none of which but one runs there."""
+    assert built.foreign
+    made = [index.describe(one.archive) for one in (built.rebuild, *built.foreign)]
+    golden = record.read_golden_index(record.golden_path(repository))
+    assert index.digest(made) == golden
 
 
 def test_a_build_step_cannot_reach_out(built, repository, top):
