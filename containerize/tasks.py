@@ -21,10 +21,10 @@ from containerize import tasks_publish
 from containerize.terminal import (
     Meter,
     agreed,
+    amount,
     aside,
     consented,
     echo,
-    megabytes,
     prepare_streams,
     say,
 )
@@ -286,8 +286,8 @@ def describe(built: Image) -> None:
     say(f"config    {built.digests.config}")
     layers = built.digests.layers
     say(
-        f"size      {megabytes(sum(layer.size for layer in layers))}, compressed "
-        f"{megabytes(sum(layer.compressed_size for layer in layers))}"
+        f"size      {amount(sum(layer.size for layer in layers))}, compressed "
+        f"{amount(sum(layer.compressed_size for layer in layers))}"
     )
     say(f"archive   {built.archive}")
     packed = built.packed

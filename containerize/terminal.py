@@ -93,8 +93,9 @@ def consented(question: str, remedy: str) -> None:
         raise Problem("nothing is removed")
 
 
-def megabytes(size: int) -> str:
-    return f"{size / 1e6:.1f} MB"
+def amount(size: int) -> str:
+    """Bytes in words."""
+    return f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"
 
 
 class Meter:
@@ -111,12 +112,12 @@ class Meter:
     def advance(self, size: int) -> None:
         self.size += size
         if self.moving:
-            of = f" of {megabytes(self.total)}" if self.total else ""
-            put(f"\r{self.name}  {megabytes(self.size)}{of}\033[K", end="")
+            of = f" of {amount(self.total)}" if self.total else ""
+            put(f"\r{self.name}  {amount(self.size)}{of}\033[K", end="")
 
     def done(self) -> None:
         start = "\r\033[K" if self.moving else ""
-        size = f"  {megabytes(self.size)}" if self.size else ""
+        size = f"  {amount(self.size)}" if self.size else ""
         say(f"{start}{self.name}{size}")
 
     def note(self, text: str) -> None:

@@ -29,6 +29,7 @@ from containerize.publish.reference import Reference
 from containerize.publish.registry import MANIFEST, Descriptor, Manifest, Repository
 from containerize.publish.transport import Transport
 from containerize.settings import Settings, check_tag
+from containerize.terminal import amount
 
 if TYPE_CHECKING:  # what it imports takes longer than a push
     from containerize.publish.evidence import Attachment
@@ -213,7 +214,7 @@ def _blobs(
         with lock:
             if how == "sent":
                 sent += region.size
-                progress.note(f"  {digest[:19]}  {region.size / 1e6:.1f} MB sent")
+                progress.note(f"  {digest[:19]}  {amount(region.size)} sent")
             elif how == "mounted":
                 progress.note(f"  {digest[:19]}  mounted from {source}")
 
