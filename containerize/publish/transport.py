@@ -107,8 +107,8 @@ class Transport:
     """The way to a registry for one repository; threads may share it.
 
     Nothing is asked before the first request. `insecure` are the registries that may
-    be spoken to without TLS; those on loopback always may. `on_wait` is told of a
-    pause that a person would notice.
+    be spoken to without TLS; those on loopback always may. `on_wait` is told
+    of each fault that another try may mend.
     """
 
     def __init__(
@@ -196,10 +196,10 @@ class Transport:
         raise AssertionError
 
     def pause(self, fault: Passing, number: int) -> None:
-        """Wait after the `number`th fault in a row."""
+        """Wait after the `number`th fault in a row; it is told, for it may have taken a
+        minute to be one."""
         seconds = _PAUSE * 2 ** (number - 1) if fault.after is None else fault.after
-        if seconds >= 2:
-            self._on_wait(f"{fault}; waiting {seconds:.0f} s")
+        self._on_wait(f"{fault}; waiting {seconds:.1f} s")
         if self.stopped.wait(seconds):
             raise fault
 

@@ -286,6 +286,7 @@ def test_what_a_registry_refuses_for_a_moment_is_tried_again(
     done = push(f"{faults.host}/sample")
     assert registry.tag("sample", "latest") == done.reference.digest
     assert fetched(registry.host, "sample", done.reference.digest)
+    assert [line for line in push.progress.notes if "; waiting " in line]
 
 
 def test_a_registry_that_asks_for_more_patience_than_we_have(registry, faults, push):
