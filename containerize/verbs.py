@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import invoke
 
-from containerize.terminal import agreed, echo, say, worded
+from containerize.terminal import agreed, echo, mute, say, worded
 
 if TYPE_CHECKING:
     from containerize.engines.engine import Engine
@@ -182,7 +182,10 @@ class Session:
 
 
 class Verb(invoke.Task[Any]):
-    """A task without the flag `--` that Invoke makes of env_file's third letter."""
+    """A task without the flag `--` that Invoke makes of env_file's third letter.
+
+    A flag of words that is not given is None, so that an empty one can be told from it.
+    """
 
     def get_arguments(
         self, ignore_unknown_help: bool | None = None
@@ -190,6 +193,8 @@ class Verb(invoke.Task[Any]):
         found = super().get_arguments(ignore_unknown_help)
         for argument in found:
             argument.names = tuple(name for name in argument.names if name not in "_-")
+            if argument.default == "":
+                argument.default = None
         return found
 
 
@@ -205,13 +210,17 @@ def verb(dry: Callable[..., str | Commands], **options: Any) -> Callable[..., An
         def run(context: invoke.Context, **flags: Any) -> None:
             from containerize.errors import Problem
 
-            if any(flags[each] == "--help" for each in options.get("positional", ())):
+            words = options.get("positional", ())
+            if any(flags[each] == "--help" for each in words):
                 _show_help(options.get("name", function.__name__))
+            empty = [name for name in flags if flags[name] == "" and name not in words]
+            flags = {k: "" if given is None else given for k, given in flags.items()}
             named = flags.get("engine", "")
             session = Session(named if isinstance(named, str) else "")
             # So that what is begun is cleared away then too.
             signal.signal(signal.SIGTERM, _terminated)
             try:
+                _check_given(empty)
                 if not context.config.run.dry:
                     function(session, **flags)
                 elif isinstance(shown := dry(session, **flags), str):
@@ -225,11 +234,20 @@ def verb(dry: Callable[..., str | Commands], **options: Any) -> Callable[..., An
             except KeyboardInterrupt:
                 raise invoke.Exit("interrupted", code=130) from None
             except BrokenPipeError:
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                mute()
 
         return invoke.task(run, klass=Verb, **options)
 
     return decorate
+
+
+def _check_given(empty: Sequence[str]) -> None:
+    """Raise Problem for a flag that is empty, as "$UNSET" is: it asked for more."""
+    from containerize.errors import Problem
+
+    if empty:
+        flag = empty[0].strip("_").replace("_", "-")
+        raise Problem(f"--{flag} is empty: give it a value, or leave it out")
 
 
 def _show_help(name: str) -> NoReturn:
