@@ -182,7 +182,10 @@ class Session:
 
 
 class Verb(invoke.Task[Any]):
-    """A task without the flag `--` that Invoke makes of env_file's third letter."""
+    """A task without the flag `--` that Invoke makes of env_file's third letter.
+
+    A flag that is not given is None, which tells it from one that is given as "".
+    """
 
     def get_arguments(
         self, ignore_unknown_help: bool | None = None
@@ -190,6 +193,8 @@ class Verb(invoke.Task[Any]):
         found = super().get_arguments(ignore_unknown_help)
         for argument in found:
             argument.names = tuple(name for name in argument.names if name not in "_-")
+            if argument.default == "":
+                argument.default = None
         return found
 
 
@@ -207,11 +212,12 @@ def verb(dry: Callable[..., str | Commands], **options: Any) -> Callable[..., An
 
             if any(flags[each] == "--help" for each in options.get("positional", ())):
                 _show_help(options.get("name", function.__name__))
-            named = flags.get("engine", "")
-            session = Session(named if isinstance(named, str) else "")
             # So that what is begun is cleared away then too.
             signal.signal(signal.SIGTERM, _terminated)
             try:
+                flags = {name: _given(name, value) for name, value in flags.items()}
+                named = flags.get("engine", "")
+                session = Session(named if isinstance(named, str) else "")
                 if not context.config.run.dry:
                     function(session, **flags)
                 elif isinstance(shown := dry(session, **flags), str):
@@ -230,6 +236,20 @@ def verb(dry: Callable[..., str | Commands], **options: Any) -> Callable[..., An
         return invoke.task(run, klass=Verb, **options)
 
     return decorate
+
+
+def _given(name: str, value: Any) -> Any:
+    """The value of a flag, "" if it was not given.
+
+    Raises Problem if it is empty, as a variable that nobody has set: to go on without
+    the flag would do something else than was asked.
+    """
+    from containerize.errors import Problem
+
+    if value == "" or (isinstance(value, list) and "" in value):
+        flag = name.strip("_").replace("_", "-")
+        raise Problem(f"--{flag} is empty: give it a value, or leave it out")
+    return "" if value is None else value
 
 
 def _show_help(name: str) -> NoReturn:
