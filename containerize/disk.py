@@ -18,6 +18,7 @@ SCRATCH = ".containerize-"
 """How the names of directories begin that hold what is not finished."""
 TURN = "containerize.lock"
 """The file by which `turn` has a directory."""
+_TRIES = 100
 
 
 @contextlib.contextmanager
@@ -30,16 +31,17 @@ def scratch(directory: Path) -> Iterator[Path]:
     for left in directory.glob(f"{SCRATCH}*"):
         with contextlib.suppress(OSError), _lock(left):
             shutil.rmtree(left)
-    while True:
+    for tries in reversed(range(_TRIES)):
         try:
             directory.mkdir(parents=True, exist_ok=True)
             made = Path(tempfile.mkdtemp(dir=directory, prefix=SCRATCH))
             lock = _lock(made)
             break
-        except (BlockingIOError, FileNotFoundError):
-            continue  # another process has just taken it for one that was left
         except OSError as error:
-            raise _unwritable(directory, error) from None
+            # Another process may just have taken it for one that was left.
+            taken = isinstance(error, (BlockingIOError, FileNotFoundError))
+            if not taken or not tries:
+                raise _unwritable(directory, error) from None
     with lock:
         try:
             yield made

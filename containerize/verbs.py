@@ -184,13 +184,15 @@ class Session:
 class Verb(invoke.Task[Any]):
     """A task without the flag `--` that Invoke makes of env_file's third letter.
 
-    A flag of words that is not given is None, so that an empty one can be told from it.
+    A flag that is not given is None, which tells it from one that is given as "".
     """
 
     def get_arguments(
         self, ignore_unknown_help: bool | None = None
     ) -> list[invoke.Argument]:
+        kept = dict(self.help)  # Invoke takes out of it what it has used
         found = super().get_arguments(ignore_unknown_help)
+        self.help = kept
         for argument in found:
             argument.names = tuple(name for name in argument.names if name not in "_-")
             if argument.default == "":
@@ -213,14 +215,15 @@ def verb(dry: Callable[..., str | Commands], **options: Any) -> Callable[..., An
             words = options.get("positional", ())
             if any(flags[each] == "--help" for each in words):
                 _show_help(options.get("name", function.__name__))
-            empty = [name for name in flags if flags[name] == "" and name not in words]
-            flags = {k: "" if given is None else given for k, given in flags.items()}
-            named = flags.get("engine", "")
-            session = Session(named if isinstance(named, str) else "")
             # So that what is begun is cleared away then too.
             signal.signal(signal.SIGTERM, _terminated)
             try:
-                _check_given(empty)
+                flags = {
+                    name: value if name in words else _given(name, value)
+                    for name, value in flags.items()
+                }
+                named = flags.get("engine", "")
+                session = Session(named if isinstance(named, str) else "")
                 if not context.config.run.dry:
                     function(session, **flags)
                 elif isinstance(shown := dry(session, **flags), str):
@@ -241,13 +244,18 @@ def verb(dry: Callable[..., str | Commands], **options: Any) -> Callable[..., An
     return decorate
 
 
-def _check_given(empty: Sequence[str]) -> None:
-    """Raise Problem for a flag that is empty, as "$UNSET" is: it asked for more."""
+def _given(name: str, value: Any) -> Any:
+    """The value of a flag, "" if it was not given.
+
+    Raises Problem if it is empty, as a variable that nobody has set: to go on without
+    the flag would do something else than was asked.
+    """
     from containerize.errors import Problem
 
-    if empty:
-        flag = empty[0].strip("_").replace("_", "-")
+    if value == "" or (isinstance(value, list) and "" in value):
+        flag = name.strip("_").replace("_", "-")
         raise Problem(f"--{flag} is empty: give it a value, or leave it out")
+    return "" if value is None else value
 
 
 def _show_help(name: str) -> NoReturn:

@@ -136,7 +136,8 @@ def fetch(
     Uses no network where it lacks nothing, nor with `offline`. Raises Superseded where
     the mirrors have dropped packages, and Problem where something cannot be had.
     """
-    bases.fetch(settings, progress)
+    if not offline:
+        bases.fetch(settings, progress)
     wanted = _wanted(settings)
     own = _own(settings)
     pins = [pin for pin in wanted.pins if _sha256(pin) not in own]
@@ -370,6 +371,8 @@ def _wanted(settings: Settings) -> _Wanted:
     target = locks.image_target(settings, architecture, str(base))
     pins = [pin for pin in locks.read_requirements(settings) if pin.fits(target)]
     packages = [] if settings.base_image else base.for_architecture(architecture)
+    if settings.base_image:
+        bases.reference(settings)  # what has nothing for a processor is told here
     if base.packages and not packages and not settings.base_image:
         raise Problem(
             f"{locks.BASE} names no package for {architecture}: run `invoke lock`"

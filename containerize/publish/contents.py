@@ -20,7 +20,9 @@ from containerize.image import archive
 from containerize.image.archive import Region
 
 _CONTROL = "var/lib/dpkg/status.d/"
-_METADATA = re.compile(r"usr/local/lib/python[^/]+/site-packages/[^/]+/METADATA")
+_METADATA = re.compile(
+    r"usr/local/lib/python[^/]+/site-packages/[^/]+\.dist-info/METADATA"
+)
 _READ = re.compile(
     rf"{re.escape(_CONTROL)}[^/]+(?<!\.md5sums)|usr/share/doc/[^/]+/copyright"
     rf"|{_METADATA.pattern}|(?:usr/lib|etc)/os-release"

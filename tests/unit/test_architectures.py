@@ -4,17 +4,22 @@ import dataclasses
 import hashlib
 import json
 import re
+import shutil
+from pathlib import Path
 
 import pytest
 
 from containerize import build, settings
 from containerize.engines.engine import Engine
 from containerize.errors import Problem
-from containerize.fetch import bases
+from containerize.fetch import bases, inputs
 from containerize.image import record
 from containerize.lock import locks
 from containerize.lock.base import Package
 from containerize.settings import Settings
+from tests.conftest import Quiet
+
+ROOT = settings.find_root(Path(__file__).parent)
 
 DIGESTS = {name: f"x.test/base@sha256:{n * 64}" for name, n in (("amd64", "1"),)}
 ARM = f"x.test/base@sha256:{'2' * 64}"
@@ -113,6 +118,25 @@ def test_an_index_without_a_processor_is_refused(indexed):
     found = indexed(json.dumps({"manifests": [entry("amd64", "1")]}).encode())
     with pytest.raises(Problem, match=r"has nothing for arm64: take one that has"):
         bases.reference(found.for_architecture("arm64"))
+
+
+@pytest.mark.parametrize("offline", [True, False])
+def test_an_index_without_a_processor_is_told_before_anything_is_built(
+    indexed, offline
+):
+    content = json.dumps({"manifests": [entry("amd64", "1")]}).encode()
+    found = indexed(content).for_architecture("arm64")
+    for name in ("base.in", "base.lock", "requirements.in", "requirements.txt"):
+        shutil.copyfile(ROOT / name, found.root / name)
+    with pytest.raises(Problem, match="has nothing for arm64"):
+        inputs.fetch(found, progress=Quiet(), offline=offline)
+    with pytest.raises(Problem, match="has nothing for arm64"):
+        inputs.collect(found)
+    [file] = bases.collect(found)
+    file.unlink()
+    with pytest.raises(Problem, match="lacks the index") as problem:
+        inputs.fetch(found, progress=Quiet(), offline=True)
+    assert "\n" not in str(problem.value)
 
 
 @pytest.mark.parametrize(

@@ -212,6 +212,13 @@ def test_a_version_may_be_written_in_several_ways(project, save):
         sbom.make(subject)
 
 
+def test_a_file_of_a_package_that_is_called_metadata_is_none(project, save):
+    other = {f"{images.SITE}/tables/METADATA": b"Name: flask\nVersion: 1\n"}
+    layers = images.rootfs(), images.deps() | other, images.app()
+    found = components(read(images.subject(project, save, *layers)))
+    assert found["pypi flask"]["version"] == "3.1.3"
+
+
 def test_what_cannot_be_read_is_left_out_and_told(project, save):
     root = images.rootfs() | {"usr/share/doc/zlib1g/copyright": b"Format: \xff"}
     deps = images.deps()

@@ -10,6 +10,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from invoke import Config, Context, Exit
 
 from containerize import FORMAT, build, settings
 from containerize.errors import Problem
@@ -58,6 +59,27 @@ def clone(tmp_path):
     for file in [*ROOT.glob("*.in"), *ROOT.glob("*.lock"), *ROOT.glob("*.txt")]:
         shutil.copy(file, tmp_path)
     return tmp_path
+
+
+FLAGS = [
+    (name, argument)
+    for name, task in TASKS.items()
+    for argument in task.get_arguments()
+    if argument.takes_value and argument.kind in (str, list) and not argument.positional
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "argument"), FLAGS, ids=[f"{name}-{flag.name}" for name, flag in FLAGS]
+)
+def test_an_empty_flag_is_not_taken_for_none(name, argument):
+    # As `verify --against "$DIGEST"` has it if nobody has set DIGEST.
+    task, dry = TASKS[name], Context(Config(overrides={"run": {"dry": True}}))
+    flags = {a.attr_name or a.name: a.value for a in task.get_arguments()}
+    empty = [""] if argument.kind is list else ""
+    flag = argument.name.strip("_").replace("_", "-")
+    with pytest.raises(Exit, match=f"^{name}: --{flag} is empty: "):
+        task(dry, **flags | {argument.attr_name or argument.name: empty})
 
 
 def test_build_prints_what_layers_warn_of(capsys):

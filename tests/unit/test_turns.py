@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -43,4 +44,13 @@ def test_a_directory_that_cannot_be_is_one_line(tmp_path):
     (tmp_path / "build").write_text("")
     turn = disk.turn(tmp_path / "build", pytest.fail)
     with pytest.raises(Problem, match=r"cannot write to .*build: File exists"), turn:
+        pass
+
+
+def test_a_directory_that_takes_none_is_one_line():
+    # It says "No such file or directory", as one does that another process removed.
+    with (
+        pytest.raises(Problem, match=r"cannot write to /proc: "),
+        disk.scratch(Path("/proc")),
+    ):
         pass
