@@ -38,12 +38,28 @@ def worded(text: str) -> str:
 
 
 def say(text: str) -> None:
-    print(worded(text), flush=True)
+    _print(worded(text))
 
 
 def echo(command: Sequence[str]) -> None:
     """Show a command as a shell would take it."""
-    print(f"$ {shlex.join(command)}", flush=True)
+    _print(f"$ {shlex.join(command)}")
+
+
+def _print(text: str, end: str = "\n") -> None:
+    """Write to stdout. Raises Problem if that takes nothing, as on a full disk."""
+    try:
+        print(text, end=end, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        from containerize.errors import Problem
+
+        # What is in its buffer would fail once more at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise Problem(
+            f"the output cannot be written ({error.strerror}): mend where it goes"
+        ) from None
 
 
 def aside(text: str) -> None:
@@ -88,15 +104,13 @@ class Meter:
     def start(self, name: str, total: int | None) -> None:
         self.name, self.total, self.size = name, total, 0
         if self.moving:
-            print(name, end="", flush=True)
+            _print(name, end="")
 
     def advance(self, size: int) -> None:
         self.size += size
         if self.moving:
             of = f" of {megabytes(self.total)}" if self.total else ""
-            print(
-                f"\r{self.name}  {megabytes(self.size)}{of}\033[K", end="", flush=True
-            )
+            _print(f"\r{self.name}  {megabytes(self.size)}{of}\033[K", end="")
 
     def done(self) -> None:
         start = "\r\033[K" if self.moving else ""

@@ -314,6 +314,8 @@ class _Facts:
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[Region]:
     """The bytes of a bundle, which a tar's first name says that it is."""
+    if path.exists() and not path.is_file():
+        raise Problem(f"{path} is no file, as a bundle must be: name one")
     try:
         file = path.open("rb")
     except OSError as error:

@@ -591,8 +591,9 @@ def longer(facts: dict[str, Any]) -> None:
         (lambda path: path.unlink(), "cannot read .*: No such file"),
         (
             lambda path: (path.unlink(), path.mkdir()),
-            "cannot read .*: Is a directory",
+            "is no file, as a bundle must be",
         ),
+        (lambda path: (path.unlink(), os.mkfifo(path)), "is no file, as a bundle"),
         (
             lambda path: relist(path, lambda facts: facts.update(format=2)),
             "of format 2, and this version of the tool reads up to 1",

@@ -1,5 +1,6 @@
 """The tasks' face: their words, their flags, and what bad input gets."""
 
+import copy
 import json
 import os
 import re
@@ -60,10 +61,15 @@ def clone(tmp_path):
     return tmp_path
 
 
+def arguments(task):
+    """A task's flags; Invoke takes their help away from the task that it asks."""
+    return copy.deepcopy(task).get_arguments()
+
+
 FLAGS = [
     (name, argument)
     for name, task in TASKS.items()
-    for argument in task.get_arguments()
+    for argument in arguments(task)
     if argument.takes_value and argument.kind in (str, list)
 ]
 
@@ -74,7 +80,7 @@ FLAGS = [
 def test_an_empty_flag_is_not_taken_for_none(name, argument):
     # As `verify --against "$DIGEST"` has it if nobody has set DIGEST.
     task, dry = TASKS[name], Context(Config(overrides={"run": {"dry": True}}))
-    flags = {a.attr_name or a.name: a.value for a in task.get_arguments()}
+    flags = {a.attr_name or a.name: a.value for a in arguments(task)}
     empty = [""] if argument.kind is list else ""
     flag = argument.name.strip("_").replace("_", "-")
     with pytest.raises(Exit, match=f"^{name}: --{flag} is empty: "):
@@ -84,6 +90,19 @@ def test_an_empty_flag_is_not_taken_for_none(name, argument):
 def test_invoke_tells_an_empty_flag_from_none():
     result = invoke("verify", "--against", "", CONTAINERIZE_ENGINE="docker")
     assert refused(result).startswith("verify: --against is empty: ")
+
+
+def test_an_output_that_takes_nothing_is_one_line():
+    with open("/dev/full", "w") as full:
+        result = subprocess.run(
+            [sys.executable, "-m", "invoke", "--dry", "sbom"],
+            cwd=ROOT,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert refused(result).startswith("sbom: the output cannot be written (No space")
 
 
 def test_build_prints_what_layers_warn_of(capsys):
