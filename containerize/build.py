@@ -193,8 +193,9 @@ def build(
         try:
             with concurrent.futures.ThreadPoolExecutor(1) as pool:
                 ignored = pool.submit(selection.ignored, settings)
-                make(settings, engine, [built], cache=cache, host=host)
+                # First: that nothing can be written there is told at once.
                 with disk.scratch(archive.parent) as scratch:
+                    make(settings, engine, [built], cache=cache, host=host)
                     saved = save(engine, built, scratch)
                     changes = pool.submit(record.changes, settings, {"inputs": sources})
                     digests = write(

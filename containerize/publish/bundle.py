@@ -127,8 +127,9 @@ def write(
     found = commit.read(settings.root)
     packed = selection.app(settings).files
     found.check(packed)
-    chosen = inputs.fetch_choices(settings, progress=progress)
-    files = _files(settings, chosen, progress)
+    with disk.scratch(path.parent):  # that nothing can be there is told first
+        chosen = inputs.fetch_choices(settings, progress=progress)
+        files = _files(settings, chosen, progress)
     with disk.scratch(path.parent) as scratch, disk.atomic(path) as file:
         source = scratch / SOURCE
         with step(progress, SOURCE), source.open("w+b") as written:

@@ -212,7 +212,8 @@ def test_a_base_image_for_another_processor_than_it_is_taken_for_is_refused(
 ):
     name = registry.name(registry.take(foreign))
     native = this_machine()
-    one = dataclasses.replace(own, base_image={native: name}, architectures=(native,))
+    one = dataclasses.replace(own, base_image={native: name, OTHER: name})
+    one = one.for_architecture(native)
     pull(using, name)
     try:
         with pytest.raises(Problem, match=f"compiles no .* must be for {native}, the"):

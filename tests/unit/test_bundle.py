@@ -684,6 +684,14 @@ def test_tools_that_no_lock_names_are_not_remembered(
     assert not list(away.cache_dir.glob("choice-*"))
 
 
+def test_a_place_that_takes_no_bundle_is_told_before_anything_is_fetched(
+    sample: Settings, progress: Record
+) -> None:
+    with pytest.raises(Problem, match="cannot write to /proc: "):
+        bundle.write(sample, Path("/proc/bundle.tar"), progress=progress)
+    assert not sample.cache_dir.exists()
+
+
 def test_a_full_disk_is_told_and_leaves_nothing_half_made(
     made: Path, away: Settings
 ) -> None:
