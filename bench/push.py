@@ -33,6 +33,8 @@ GOAL = 100e3
 """Bytes."""
 FACTOR = 1.2
 """Of the seconds that skopeo takes."""
+SEVERAL = 1.8
+"""Of the seconds that one image takes."""
 SECONDS = 1.0
 """For a push after an edit."""
 EDITS = 3
@@ -52,8 +54,23 @@ class Case:
 
 def main() -> Iterator[Row]:
     """Print what a push takes, beside what others take of the same archive."""
+    yield from attempt("several processors", several)
     yield from attempt("push", transfers)
     yield from attempt("bytes pushed", edits)
+
+
+def several() -> Iterator[Row]:
+    """Time all processors' images and their index beside the own one's image."""
+    with copy(builders()[0]) as made:
+        made.invoke("build", "--all")
+        runs = {
+            "all": timed(lambda: made.invoke("build", "--all", "--no-cache")),
+            "own": timed(lambda: made.invoke("build", "--no-cache")),
+        }
+        with quiet():
+            found = interleaved(runs)
+        figure = "`build --all --no-cache`, two processors"
+        yield judged(figure, found["all"], "one", found["own"], factor=SEVERAL)
 
 
 def transfers() -> Iterator[Row]:

@@ -21,10 +21,10 @@ from containerize import tasks_publish
 from containerize.terminal import (
     Meter,
     agreed,
+    amount,
     aside,
     consented,
     echo,
-    megabytes,
     prepare_streams,
     say,
 )
@@ -177,7 +177,10 @@ def lint(s: Session) -> None:
 
 
 @verb(
-    lambda s, **_: f"Would fetch what is missing into {s.settings.cache_dir}.",
+    lambda s, from_="", **_: (
+        f"Would {f'take from {from_}' if from_ else 'fetch'} "
+        f"what is missing into {s.settings.cache_dir}."
+    ),
     help={"from": "a bundle to take it from, in place of mirrors and index"},
 )
 def fetch(s: Session, from_: str = "") -> None:
@@ -283,8 +286,8 @@ def describe(built: Image) -> None:
     say(f"config    {built.digests.config}")
     layers = built.digests.layers
     say(
-        f"size      {megabytes(sum(layer.size for layer in layers))}, compressed "
-        f"{megabytes(sum(layer.compressed_size for layer in layers))}"
+        f"size      {amount(sum(layer.size for layer in layers))}, compressed "
+        f"{amount(sum(layer.compressed_size for layer in layers))}"
     )
     say(f"archive   {built.archive}")
     packed = built.packed

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from containerize.terminal import Meter, megabytes, say
+from containerize.terminal import Meter, amount, say
 from containerize.verbs import ENGINE, Session, verb
 
 if TYPE_CHECKING:
@@ -93,7 +93,8 @@ def push(
     for note in notes:
         say(f"note      {note}")
     say(f"digest    {done.reference.digest}")
-    say(f"sent      {megabytes(done.sent)}")
+    say(f"sent      {amount(done.sent)}")
+    say(f"beside    {'SBOM and provenance' if beside else 'nothing'}")
     say(f"pull      {done.reference}")
 
 
@@ -171,7 +172,7 @@ def bundle(s: Session, output: str = "") -> None:
     say(f"bundle    {made.path}")
     say(f"digest    {made.digest}")
     say(f"commit    {made.commit}")
-    say(f"holds     {len(made.items)} files, {megabytes(made.size)}")
+    say(f"holds     {len(made.items)} files, {amount(made.size)}")
     say(f"images    {', '.join(s.settings.image_architectures)}")
     say(f"tools     {', '.join(made.hosts) or 'none'}")
     if made.ignored:

@@ -37,29 +37,31 @@ def worded(text: str) -> str:
     return re.sub(r"(?<!dev )(?<![/\w-])invoke (?=[a-z]+)", f"{program} ", text)
 
 
-def say(text: str) -> None:
-    _print(worded(text))
-
-
-def echo(command: Sequence[str]) -> None:
-    """Show a command as a shell would take it."""
-    _print(f"$ {shlex.join(command)}")
-
-
-def _print(text: str, end: str = "\n") -> None:
-    """Write to stdout. Raises Problem if that takes nothing, as on a full disk."""
+def put(text: str, *, end: str = "\n") -> None:
+    """Write to stdout at once. Raises Problem if it takes no more, as a full disk."""
     try:
         print(text, end=end, flush=True)
-    except BrokenPipeError:
+    except BrokenPipeError:  # whoever reads has had enough
         raise
     except OSError as error:
         from containerize.errors import Problem
 
-        # What is in its buffer would fail once more at the end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise Problem(
-            f"the output cannot be written ({error.strerror}): mend where it goes"
-        ) from None
+        mute()  # else Python tries once more when it ends
+        raise Problem(f"cannot write to stdout: {error.strerror}") from None
+
+
+def mute() -> None:
+    """Have stdout lead nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def say(text: str) -> None:
+    put(worded(text))
+
+
+def echo(command: Sequence[str]) -> None:
+    """Show a command as a shell would take it."""
+    put(f"$ {shlex.join(command)}")
 
 
 def aside(text: str) -> None:
@@ -91,8 +93,9 @@ def consented(question: str, remedy: str) -> None:
         raise Problem("nothing is removed")
 
 
-def megabytes(size: int) -> str:
-    return f"{size / 1e6:.1f} MB"
+def amount(size: int) -> str:
+    """Bytes in words."""
+    return f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"
 
 
 class Meter:
@@ -104,17 +107,17 @@ class Meter:
     def start(self, name: str, total: int | None) -> None:
         self.name, self.total, self.size = name, total, 0
         if self.moving:
-            _print(name, end="")
+            put(name, end="")
 
     def advance(self, size: int) -> None:
         self.size += size
         if self.moving:
-            of = f" of {megabytes(self.total)}" if self.total else ""
-            _print(f"\r{self.name}  {megabytes(self.size)}{of}\033[K", end="")
+            of = f" of {amount(self.total)}" if self.total else ""
+            put(f"\r{self.name}  {amount(self.size)}{of}\033[K", end="")
 
     def done(self) -> None:
         start = "\r\033[K" if self.moving else ""
-        size = f"  {megabytes(self.size)}" if self.size else ""
+        size = f"  {amount(self.size)}" if self.size else ""
         say(f"{start}{self.name}{size}")
 
     def note(self, text: str) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import invoke
 
-from containerize.terminal import agreed, echo, say, worded
+from containerize.terminal import agreed, echo, mute, say, worded
 
 if TYPE_CHECKING:
     from containerize.engines.engine import Engine
@@ -190,7 +190,9 @@ class Verb(invoke.Task[Any]):
     def get_arguments(
         self, ignore_unknown_help: bool | None = None
     ) -> list[invoke.Argument]:
+        kept = dict(self.help)  # Invoke takes out of it what it has used
         found = super().get_arguments(ignore_unknown_help)
+        self.help = kept
         for argument in found:
             argument.names = tuple(name for name in argument.names if name not in "_-")
             if argument.default == "":
@@ -210,12 +212,16 @@ def verb(dry: Callable[..., str | Commands], **options: Any) -> Callable[..., An
         def run(context: invoke.Context, **flags: Any) -> None:
             from containerize.errors import Problem
 
-            if any(flags[each] == "--help" for each in options.get("positional", ())):
+            words = options.get("positional", ())
+            if any(flags[each] == "--help" for each in words):
                 _show_help(options.get("name", function.__name__))
             # So that what is begun is cleared away then too.
             signal.signal(signal.SIGTERM, _terminated)
             try:
-                flags = {name: _given(name, value) for name, value in flags.items()}
+                flags = {
+                    name: value if name in words else _given(name, value)
+                    for name, value in flags.items()
+                }
                 named = flags.get("engine", "")
                 session = Session(named if isinstance(named, str) else "")
                 if not context.config.run.dry:
@@ -231,7 +237,7 @@ def verb(dry: Callable[..., str | Commands], **options: Any) -> Callable[..., An
             except KeyboardInterrupt:
                 raise invoke.Exit("interrupted", code=130) from None
             except BrokenPipeError:
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                mute()
 
         return invoke.task(run, klass=Verb, **options)
 

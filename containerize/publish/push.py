@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json
 import queue
+import re
 import threading
 from collections.abc import (
     Callable,
@@ -28,12 +29,16 @@ from containerize.publish.reference import Reference
 from containerize.publish.registry import MANIFEST, Descriptor, Manifest, Repository
 from containerize.publish.transport import Transport
 from containerize.settings import Settings, check_tag
+from containerize.terminal import amount
 
 if TYPE_CHECKING:  # what it imports takes longer than a push
     from containerize.publish.evidence import Attachment
 
 EMPTY = "application/vnd.oci.empty.v1+json"
 """The media type of `{}`, which stands where there is nothing to configure."""
+
+# "Referrers Tag Schema" of the OCI distribution spec; cosign's have an ending.
+_KEPT = re.compile(r"sha256-[0-9a-f]{64}(\.|$)")
 
 WORKERS = 3
 """Blobs that are sent at a time."""
@@ -69,7 +74,8 @@ class Pushed:
 def targets(settings: Settings, text: str, tags: Sequence[str] = ()) -> list[Reference]:
     """`REGISTRY/NAME` with each of the tags, by default those of the settings.
 
-    Raises Problem for what no registry takes, a digest, and a tag that comes twice.
+    Raises Problem for what no registry takes, a digest, a tag that comes twice, and one
+    that is kept for what refers to an image.
     """
     target = reference.parse(text)
     if target.digest:
@@ -83,6 +89,11 @@ def targets(settings: Settings, text: str, tags: Sequence[str] = ()) -> list[Ref
     wanted = (*own, *tags) or settings.tags
     if twice := next((tag for tag in wanted if wanted.count(tag) > 1), ""):
         raise Problem(f"the tag {twice} is given twice: give each once")
+    if kept := next((tag for tag in wanted if _KEPT.match(tag)), ""):
+        raise Problem(
+            f"the tag {kept} is kept for what refers to an image, and would hide that: "
+            "take another"
+        )
     return [dataclasses.replace(target, tag=check_tag(tag)) for tag in wanted]
 
 
@@ -203,7 +214,7 @@ def _blobs(
         with lock:
             if how == "sent":
                 sent += region.size
-                progress.note(f"  {digest[:19]}  {region.size / 1e6:.1f} MB sent")
+                progress.note(f"  {digest[:19]}  {amount(region.size)} sent")
             elif how == "mounted":
                 progress.note(f"  {digest[:19]}  mounted from {source}")
 

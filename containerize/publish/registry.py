@@ -406,9 +406,11 @@ class Repository:
         kind = answer.headers.get("Content-Type", "").partition(";")[0].strip()
         if answer.status == 200 and kind == INDEX:
             whole = Descriptor(INDEX, sha256(answer.content), len(answer.content))
-            return _entries(Manifest(whole, answer.content))
-        found = self._manifest(_stand_in(digest))
-        return _entries(found[0]) if found else []
+            name = f"{self._where}, referrers of {digest},"
+            return _entries(Manifest(whole, answer.content), name)
+        tag = _stand_in(digest)
+        found = self._manifest(tag)
+        return _entries(found[0], f"{self._where}:{tag}") if found else []
 
     def attach(self, content: bytes, media_type: str = MANIFEST) -> Descriptor:
         """Put a manifest that has a `subject`, so that it is listed as its referrer.
@@ -428,12 +430,12 @@ class Repository:
         if answer.headers.get("OCI-Subject"):
             return entry
         tag = _stand_in(subject)
+        name = f"{self._where}:{tag}"
         wanted: dict[str, dict[str, Any]] = {entry.digest: entry.json()}
         for number in range(1, TRIES + 1):
             found = self._manifest(tag)
-            there = (
-                {str(e.get("digest")): e for e in _entries(found[0])} if found else {}
-            )
+            listed = _entries(found[0], name) if found else []
+            there = {str(each.get("digest")): each for each in listed}
             if all(there.get(digest) == each for digest, each in wanted.items()):
                 return entry
             # What others have, as they wrote it, and once seen it stays.
@@ -444,18 +446,19 @@ class Repository:
             index["manifests"] = list(wanted.values())
             body = json.dumps(index, separators=(",", ":")).encode()
             if len(body) > MAX_JSON:
-                raise Problem(f"{self._where}:{tag} has no room for more: delete some")
+                raise Problem(f"{name} has no room for more: delete some")
             try:
                 self.put_manifest(body, INDEX, tag, etag=found[1] if found else "")
             except Refused as refused:
                 if refused.status != 412:
                     raise
-                busy = Passing(f"{self._where}:{tag} is being written: push again")
+                busy = Passing(f"{name} is being written: push again")
                 self._http.pause(busy, number)
         found = self._manifest(tag)
-        if found and any(e.get("digest") == entry.digest for e in _entries(found[0])):
+        listed = _entries(found[0], name) if found else []
+        if any(each.get("digest") == entry.digest for each in listed):
             return entry
-        raise Problem(f"others keep writing {self._where}:{tag}: push again later")
+        raise Problem(f"others keep writing {name}: push again later")
 
     # Both
 
@@ -499,9 +502,11 @@ def _entry(manifest: Manifest) -> Descriptor:
     )
 
 
-def _entries(index: Manifest) -> list[dict[str, Any]]:
-    """The descriptors in an index. Raises Problem where it is none."""
+def _entries(index: Manifest, name: str) -> list[dict[str, Any]]:
+    """The descriptors in an index of that name. Raises Problem where it is none."""
     found = index.json().get("manifests")
     if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
-        raise Problem(f"{index.digest} is no index: delete its tag in the registry")
+        raise Problem(
+            f"{name} is no index of what refers to an image: delete it in the registry"
+        )
     return found

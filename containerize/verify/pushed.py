@@ -94,7 +94,10 @@ def find(settings: Settings, text: str, *, progress: Progress) -> Pushed:
     none, where the registry does not let it be read, and where it is no image of this
     project's.
     """
-    if Path(text).suffix in (".tar", ".json") and ":" not in text:
+    if Path(text).is_dir():
+        raise Problem(f"{text} is a directory: name an archive in it")
+    file = Path(text).suffix in (".tar", ".json") and ":" not in text
+    if file or text.startswith(("/", "./", "../", "~")):
         raise Problem(f"there is no file {text}: see its path")
     named = reference.parse(text)
     if not (named.tag or named.digest):

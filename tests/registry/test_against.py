@@ -414,6 +414,9 @@ def test_a_broken_manifest_is_one_line(faults, find, content, said):
         ("{host}/team/sample", "names no image: add :TAG or @sha256:"),
         ("team/sample:latest", "names no registry: put its host before"),
         ("dist/nothing.tar", "there is no file dist/nothing.tar"),
+        ("/nowhere/image", "there is no file /nowhere/image: see its path"),
+        ("../nowhere:latest", "there is no file ../nowhere:latest"),
+        ("/etc", "/etc is a directory: name an archive in it"),
         ("127.0.0.1:1/team/sample:latest", "nothing answers at 127.0.0.1:1"),
     ],
 )

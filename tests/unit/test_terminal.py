@@ -27,3 +27,11 @@ def test_a_command_is_shown_as_it_runs(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["/x/bin/containerize", "exec"])
     terminal.echo(["docker", "run", "shop", "invoke", "build"])
     assert capsys.readouterr().out == "$ docker run shop invoke build\n"
+
+
+@pytest.mark.parametrize(
+    ("size", "words"),
+    [(0, "0.0 kB"), (240, "0.2 kB"), (99_000, "99.0 kB"), (24_800_000, "24.8 MB")],
+)
+def test_what_is_small_is_not_said_to_be_nothing(size, words):
+    assert terminal.amount(size) == words
