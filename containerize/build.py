@@ -193,8 +193,9 @@ def build(
         try:
             with concurrent.futures.ThreadPoolExecutor(1) as pool:
                 ignored = pool.submit(selection.ignored, settings)
-                make(settings, engine, [built], cache=cache, host=host)
+                # First: that nothing can be written there is told at once.
                 with disk.scratch(archive.parent) as scratch:
+                    make(settings, engine, [built], cache=cache, host=host)
                     saved = save(engine, built, scratch)
                     changes = pool.submit(record.changes, settings, {"inputs": sources})
                     digests = write(
@@ -410,16 +411,10 @@ def make(
     Raises Problem where nothing has it, as after a builder that keeps its result.
     """
     host = host or host_of(settings, engine)
-    if settings.image_architecture == host:
-        return _make(settings, engine, names, cache=cache)
-    compiler = f"{names[0]}-compiler"
-    context = compiler_path(settings)
-    like = settings.for_architecture(host)
-    layers.stage_base(like, context)
-    command = compiler_command(settings, engine.kind, compiler, host, cache=cache)
     try:
-        _run(settings, engine, command, compiler, context, build_arguments(like))
-        return _make(settings, engine, names, cache=cache, compiler=compiler)
+        if settings.image_architecture == host:
+            return _make(settings, engine, names, cache=cache)
+        return _make_foreign(settings, engine, names, cache=cache, host=host)
     except Problem as problem:
         code = compile_modules.OTHER_PYTHON
         if re.search(rf"compile_modules.*\b(code|status):? {code}\b", str(problem)):
@@ -428,7 +423,27 @@ def make(
                 f"the version of that for {host}, which compiles its modules: take one "
                 "whose Python is the same for each processor"
             ) from None
+        if settings.base_image and "compile_modules" in str(problem):
+            like = settings.for_architecture(host)
+            raise Problem(
+                f"the base image {bases.reference(like)} compiles no modules, as it "
+                f"says above: it must be for {host}, the engine's processor, and have "
+                f"Python {settings.python}"
+            ) from None
         raise
+
+
+def _make_foreign(
+    settings: Settings, engine: Engine, names: Sequence[str], *, cache: bool, host: str
+) -> str:
+    compiler = f"{names[0]}-compiler"
+    context = compiler_path(settings)
+    like = settings.for_architecture(host)
+    layers.stage_base(like, context)
+    command = compiler_command(settings, engine.kind, compiler, host, cache=cache)
+    try:
+        _run(settings, engine, command, compiler, context, build_arguments(like))
+        return _make(settings, engine, names, cache=cache, compiler=compiler)
     finally:
         engine.run("rmi", "--no-prune", compiler, check=False, echo=False)
 

@@ -118,10 +118,12 @@ def start(settings: Settings) -> Iterator[DebianImage]:
         )
     except Problem as problem:
         raise Problem(
-            "this host has no apt with Debian's mirrors and keys, and Debian's image "
-            f"{name} cannot stand in ({problem}): run this on Debian with "
-            "debian-archive-keyring, or start an engine that can pull that image, "
-            "or one that CONTAINERIZE_DEBIAN_IMAGE names"
+            "this host's apt lacks mirrors of Debian, mirrors of its security suite, "
+            f"or their keys, and Debian's image {name} cannot stand in ({problem}): on "
+            "Debian add what apt lacks (keys: debian-archive-keyring), or set "
+            "CONTAINERIZE_MIRRORS and CONTAINERIZE_SECURITY_MIRRORS; elsewhere start "
+            "an engine that can pull that image, or one that "
+            "CONTAINERIZE_DEBIAN_IMAGE names"
         ) from None
     container = started.stdout.split()[-1]
     try:

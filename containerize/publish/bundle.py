@@ -127,8 +127,9 @@ def write(
     found = commit.read(settings.root)
     packed = selection.app(settings).files
     found.check(packed)
-    chosen = inputs.fetch_choices(settings, progress=progress)
-    files = _files(settings, chosen, progress)
+    with disk.scratch(path.parent):  # that nothing can be there is told first
+        chosen = inputs.fetch_choices(settings, progress=progress)
+        files = _files(settings, chosen, progress)
     with disk.scratch(path.parent) as scratch, disk.atomic(path) as file:
         source = scratch / SOURCE
         with step(progress, SOURCE), source.open("w+b") as written:
@@ -314,6 +315,8 @@ class _Facts:
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[Region]:
     """The bytes of a bundle, which a tar's first name says that it is."""
+    if path.exists() and not path.is_file():
+        raise Problem(f"{path} is no file, as a bundle must be: name one")
     try:
         file = path.open("rb")
     except OSError as error:

@@ -207,5 +207,22 @@ def test_a_foreign_base_with_another_python_is_refused(
         using.run("rmi", *names.values(), check=False)
 
 
+def test_a_base_image_for_another_processor_than_it_is_taken_for_is_refused(
+    foreign, own, using, registry, tmp_path
+):
+    name = registry.name(registry.take(foreign))
+    native = this_machine()
+    one = dataclasses.replace(own, base_image={native: name, OTHER: name})
+    one = one.for_architecture(native)
+    pull(using, name)
+    try:
+        with pytest.raises(Problem, match=f"compiles no .* must be for {native}, the"):
+            build.build(one, using, output=tmp_path / "own.tar")
+        assert not (tmp_path / "own.tar").exists()
+    finally:
+        build.remove(one, using)
+        using.run("rmi", name, check=False)
+
+
 def built_for(image):
     return index.describe(image.archive).architecture

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import secrets
+from pathlib import Path
 
 import pytest
 
@@ -258,3 +259,11 @@ def test_a_setting_that_changes_is_in_the_next_image(built, using, clone):
         made = build.build(named, using, tags=[f"t{secrets.token_hex(4)}"])
         found = json.loads(using.run(*form, made.references[0]).stdout)
         assert f"FLASK_APP={app}" in found
+
+
+def test_a_place_that_takes_no_archive_is_told_before_the_build(using, project):
+    shown = []
+    told = dataclasses.replace(using, on_command=shown.append)
+    with pytest.raises(Problem, match="cannot write to /proc: "):
+        build.build(project, told, output=Path("/proc/image.tar"))
+    assert not [command for command in shown if "build" in command]

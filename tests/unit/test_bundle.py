@@ -591,8 +591,9 @@ def longer(facts: dict[str, Any]) -> None:
         (lambda path: path.unlink(), "cannot read .*: No such file"),
         (
             lambda path: (path.unlink(), path.mkdir()),
-            "cannot read .*: Is a directory",
+            "is no file, as a bundle must be",
         ),
+        (lambda path: (path.unlink(), os.mkfifo(path)), "is no file, as a bundle"),
         (
             lambda path: relist(path, lambda facts: facts.update(format=2)),
             "of format 2, and this version of the tool reads up to 1",
@@ -681,6 +682,14 @@ def test_tools_that_no_lock_names_are_not_remembered(
     relist(made, lie)
     bundle.restore(away, made, progress=progress)
     assert not list(away.cache_dir.glob("choice-*"))
+
+
+def test_a_place_that_takes_no_bundle_is_told_before_anything_is_fetched(
+    sample: Settings, progress: Record
+) -> None:
+    with pytest.raises(Problem, match="cannot write to /proc: "):
+        bundle.write(sample, Path("/proc/bundle.tar"), progress=progress)
+    assert not sample.cache_dir.exists()
 
 
 def test_a_full_disk_is_told_and_leaves_nothing_half_made(
