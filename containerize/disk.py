@@ -28,6 +28,7 @@ def scratch(directory: Path) -> Iterator[Path]:
     Those that killed processes have left there go too. Raises Problem where there can
     be none.
     """
+    there = directory.exists()
     for left in directory.glob(f"{SCRATCH}*"):
         with contextlib.suppress(OSError), _lock(left):
             shutil.rmtree(left)
@@ -47,6 +48,9 @@ def scratch(directory: Path) -> Iterator[Path]:
             yield made
         finally:
             shutil.rmtree(made, ignore_errors=True)
+            if not there:
+                with contextlib.suppress(OSError):  # it holds what was made
+                    directory.rmdir()
 
 
 def _unwritable(directory: Path, error: OSError) -> Problem:
