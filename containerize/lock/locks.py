@@ -191,7 +191,8 @@ def propose(settings: Settings, *, upgrade: bool, progress: Progress) -> list[Ne
         base_text = made[0].text if made else None
         targets = [
             image_target(settings, architecture, base_text)
-            for architecture in settings.locked_architectures
+            for architecture in sorted(settings.architectures)
+            or dict.fromkeys(ARCHITECTURES.values())
         ]
         with step(progress, "resolving the requirements"):
             requirements = _make_pins(settings, image, targets, upgrade)
