@@ -31,7 +31,9 @@ pytestmark = pytest.mark.parametrize("using", ["docker"], indirect=True)
 
 OTHER = {"amd64": "arm64", "arm64": "amd64"}[this_machine()]
 QEMU = {"arm64": "qemu-aarch64-static", "amd64": "qemu-x86_64-static"}[OTHER]
-CHROOT = engine.which("chroot")
+# Who is not root is it in a user namespace of their own.
+AS_ROOT = ["unshare", "--user", "--map-root-user"] if os.geteuid() else []
+CHROOT = [*AS_ROOT, engine.which("chroot")]
 NUMBERS = "from flask import Flask\nimport lxml, numpy, PIL\napp = Flask(__name__)\n"
 
 
@@ -144,7 +146,7 @@ def compile_by_emulation(image, qemu, settings, other=None, without=()):
             kept = [pair for pair in pairs if pair[0] not in without]
             arguments[start:] = [word for pair in kept for word in pair]
             emulated = [f"/{qemu.name}", f"/usr/bin/{program}", *arguments]
-            subprocess.run([CHROOT, image.top, *emulated], env=environment, check=True)
+            subprocess.run([*CHROOT, image.top, *emulated], env=environment, check=True)
             for made in (tmp / "compiled").rglob("pycache"):
                 found |= contents(made)
             shutil.rmtree(tmp / "compiled")
@@ -182,10 +184,10 @@ def test_the_app_of_a_foreign_image_answers(foreign, using, qemu):
     entry = foreign.config["Entrypoint"]
     shutil.copy(qemu, foreign.top / qemu.name)
     environment = foreign.environment | {"SERVED_PORT": str(port)}
-    user = f"--userspec={foreign.config['User']}"
+    user = [] if AS_ROOT else [f"--userspec={foreign.config['User']}"]
     program = [f"/{qemu.name}", f"/usr/bin/{entry[0]}", *entry[1:]]
     with subprocess.Popen(
-        [CHROOT, user, foreign.top, *program], env=environment
+        [*CHROOT, *user, foreign.top, *program], env=environment
     ) as process:
         try:
             assert b"Hello World from Flask" in asked(f"http://127.0.0.1:{port}/")
