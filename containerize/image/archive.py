@@ -28,6 +28,12 @@ import zstandard
 
 from containerize.errors import Problem
 
+# Media types (OCI image spec, "OCI Image Media Types").
+INDEX = "application/vnd.oci.image.index.v1+json"
+MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+CONFIG = "application/vnd.oci.image.config.v1+json"
+LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
+
 CHUNK = 1 << 20
 """Bytes that are read at a time."""
 

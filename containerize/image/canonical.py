@@ -755,12 +755,11 @@ class _Archive:
         described = self.add_blob(_json(config))
         manifest = {
             "schemaVersion": 2,
-            "mediaType": "application/vnd.oci.image.manifest.v1+json",
-            "config": {"mediaType": "application/vnd.oci.image.config.v1+json"}
-            | described,
+            "mediaType": archive.MANIFEST,
+            "config": {"mediaType": archive.CONFIG} | described,
             "layers": [
                 {
-                    "mediaType": "application/vnd.oci.image.layer.v1.tar+gzip",
+                    "mediaType": archive.LAYER,
                     "digest": layer.digest,
                     "size": layer.compressed_size,
                 }
@@ -771,7 +770,7 @@ class _Archive:
         root["annotations"] = names_of(names)
         index = {
             "schemaVersion": 2,
-            "mediaType": "application/vnd.oci.image.index.v1+json",
+            "mediaType": archive.INDEX,
             "manifests": [root],
         }
         image = {

@@ -15,10 +15,7 @@ from typing import IO, Any
 from containerize import disk
 from containerize.errors import Problem
 from containerize.image import archive, canonical
-from containerize.image.archive import Region
-
-MANIFEST = "application/vnd.oci.image.manifest.v1+json"
-INDEX = "application/vnd.oci.image.index.v1+json"
+from containerize.image.archive import INDEX, MANIFEST, Region
 
 _DIRECTORIES = ("blobs/", "blobs/sha256/")
 _LAYOUT = {"imageLayoutVersion": "1.0.0"}

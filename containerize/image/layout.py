@@ -122,7 +122,7 @@ def take(path: Path, manifest: str, target: Path) -> None:
 def write(target: Path, manifest: bytes, blobs: Mapping[str, Region]) -> None:
     """Write an OCI archive of an image: its manifest, and by digest what that names."""
     digest = f"sha256:{hashlib.sha256(manifest).hexdigest()}"
-    root = {"mediaType": index.MANIFEST, "digest": digest, "size": len(manifest)}
+    root = {"mediaType": archive.MANIFEST, "digest": digest, "size": len(manifest)}
     texts = {
         index.blob_path(digest): manifest,
         "oci-layout": index.encoded({"imageLayoutVersion": "1.0.0"}),

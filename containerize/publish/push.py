@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING, Any
 from containerize import disk
 from containerize.errors import Problem
 from containerize.image import archive
-from containerize.image.archive import Region
+from containerize.image.archive import MANIFEST, Region
 from containerize.progress import Progress, step
 from containerize.publish import reference
 from containerize.publish.reference import Reference
-from containerize.publish.registry import MANIFEST, Descriptor, Manifest, Repository
+from containerize.publish.registry import Descriptor, Manifest, Repository
 from containerize.publish.transport import Transport
 from containerize.settings import Settings, check_tag
 from containerize.terminal import amount

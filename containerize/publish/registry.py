@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 from containerize.errors import Problem
-from containerize.image.archive import MAX_JSON
+from containerize.image.archive import INDEX, MANIFEST, MAX_JSON
 from containerize.publish.reference import Reference
 from containerize.publish.transport import (
     TRIES,
@@ -26,8 +26,6 @@ from containerize.publish.transport import (
     Transport,
 )
 
-INDEX = "application/vnd.oci.image.index.v1+json"
-MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 _ACCEPTED = (
     *(INDEX, MANIFEST, "application/vnd.docker.distribution.manifest.list.v2+json"),
     "application/vnd.docker.distribution.manifest.v2+json",

@@ -23,14 +23,14 @@ from containerize.verify import expected as naming
 from containerize.verify.expected import Built, Expected, Target
 
 CONFIGS = (
-    "application/vnd.oci.image.config.v1+json",
+    archive.CONFIG,
     "application/vnd.docker.container.image.v1+json",
 )
 """The media types of an image's config: what has another one is no image."""
 
 LAYERS = (
     "application/vnd.oci.image.layer.v1.tar",
-    "application/vnd.oci.image.layer.v1.tar+gzip",
+    archive.LAYER,
     "application/vnd.oci.image.layer.v1.tar+zstd",
     "application/vnd.docker.image.rootfs.diff.tar",
     "application/vnd.docker.image.rootfs.diff.tar.gzip",
@@ -41,7 +41,7 @@ LAYERS = (
 STATEMENTS = 20
 """Of how many statements one is looked for: each push from a new commit adds one."""
 
-_OWN = "application/vnd.oci.image.layer.v1.tar+gzip"
+_OWN = archive.LAYER
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ import pytest
 from containerize import build
 from containerize.errors import Problem
 from containerize.fetch import bases, inputs
-from containerize.image import index
+from containerize.image import archive, index
 from containerize.settings import this_machine
 from tests.conftest import Quiet
 
@@ -159,7 +159,7 @@ def test_each_processor_gets_its_own_of_an_index(
     built, foreign, own, using, registry, tmp_path
 ):
     manifests = [registry.take(foreign), registry.take(built)]
-    both = {"schemaVersion": 2, "mediaType": index.INDEX, "manifests": manifests}
+    both = {"schemaVersion": 2, "mediaType": archive.INDEX, "manifests": manifests}
     named = registry.name(registry.put(json.dumps(both).encode()))
     own = dataclasses.replace(own, base_image=named)
     with pytest.raises(Problem, match=r"lacks the index .* run `invoke fetch`"):

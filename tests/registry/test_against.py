@@ -13,10 +13,11 @@ import pytest
 from containerize import FORMAT
 from containerize.errors import Problem
 from containerize.image import canonical, index, record
+from containerize.image.archive import INDEX, MANIFEST
 from containerize.publish import provenance, reference
 from containerize.publish.evidence import Attachment
 from containerize.publish.push import push, targets
-from containerize.publish.registry import INDEX, MANIFEST, Repository
+from containerize.publish.registry import Repository
 from containerize.settings import find_root, load
 from containerize.verify import expected, explain, pushed
 from containerize.verify.expected import Built

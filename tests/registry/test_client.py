@@ -5,8 +5,9 @@ import json
 import pytest
 
 from containerize.errors import Problem
+from containerize.image.archive import INDEX, MANIFEST
 from containerize.publish.reference import parse
-from containerize.publish.registry import INDEX, MANIFEST, Repository, sha256
+from containerize.publish.registry import Repository, sha256
 from tests import registries
 from tests.registries import once
 

@@ -46,7 +46,7 @@ def test_an_archive_of_an_index_leads_to_each_image(made, tmp_path):
     files = read(tmp_path / "all.tar")
     assert json.loads(files["oci-layout"]) == {"imageLayoutVersion": "1.0.0"}
     [root] = json.loads(files["index.json"])["manifests"]
-    assert (root["mediaType"], root["digest"]) == (index.INDEX, digest)
+    assert (root["mediaType"], root["digest"]) == (archive.INDEX, digest)
     assert root["annotations"] == canonical.names_of(["shop:1"])
     whole = files[f"blobs/{digest.replace(':', '/')}"]
     assert root["size"] == len(whole)
