@@ -184,11 +184,7 @@ def copy(builder: Builder) -> Iterator[Copy]:
 
 
 def remove(settings: Settings, using: Engine) -> None:
-    """Remove what the bench has made; again, since an image may be another's base."""
-    for _ in range(2):
-        with contextlib.suppress(Problem):
-            building.remove(settings, using)
-            return
+    """Remove what the bench has made."""
     building.remove(settings, using)
 
 

@@ -694,11 +694,18 @@ def remove(
         if not found:
             continue
         named = _labelled(settings, engine, kind, f"--format={form}")
-        # By ID, not echoed: dozens of them say nothing to a reader.
-        answer = engine.run(verb, "--force", *found, check=False, echo=False)
-        if left := _labelled(settings, engine, kind, "--quiet", "--no-trunc"):
-            problem = engine.problem((verb,), answer.stderr)
-            raise Problem(f"{_count(left, noun)} of {len(found)} cannot go: {problem}")
+        left = found
+        while left:
+            # By ID, not echoed: dozens of them say nothing to a reader.
+            answer = engine.run(verb, "--force", *left, check=False, echo=False)
+            before, left = (
+                left,
+                _labelled(settings, engine, kind, "--quiet", "--no-trunc"),
+            )
+            if len(left) >= len(before):  # else one was the base of another
+                problem = engine.problem((verb,), answer.stderr)
+                said = f"{_count(left, noun)} of {len(found)} cannot go"
+                raise Problem(f"{said}: {problem}")
         names = some([name for name in named if "<none>" not in name])
         on_line(f"removed   {_count(found, noun)}{names and ': '}{names}")
 

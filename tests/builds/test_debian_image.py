@@ -130,7 +130,7 @@ def test_an_image_that_cannot_be_had_is_one_line(
     absent = dataclasses.replace(
         project, engine=using.command[0], debian_image="127.0.0.1:1/absent:none"
     )
-    with pytest.raises(Problem, match="run this on Debian") as info:
+    with pytest.raises(Problem, match="on Debian add what apt lacks") as info:
         debianimage.start(absent).__enter__()
     assert "\n" not in str(info.value)
 
