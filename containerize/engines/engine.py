@@ -301,12 +301,15 @@ class Engine:
     def listing(self, *arguments: str) -> list[str]:
         """The words that `ps`, `images` and their like write.
 
-        Podman's fail if an image goes meanwhile, as after another's build: asked again.
+        Podman's fail if an image goes meanwhile, as after another's build: asked again,
+        the longer the more images there are to look at.
         """
-        for pause in (0.1, 0.3, 1):
+        for pause in (0.1, 0.3, 1, 2, 3, 5, 8):
             answer = self.run(*arguments, check=False, echo=False)
             if answer.returncode == 0:
                 return answer.stdout.split()
+            if "not known" not in answer.stderr:
+                break
             time.sleep(pause)
         return self.run(*arguments, echo=False).stdout.split()
 
