@@ -475,7 +475,13 @@ def _run(
     """Run a build of a staged context; returns the engine's ID of what has `name`."""
     if engine.kind == "podman":
         _tell_apart(context / "Dockerfile", arguments)
-    engine.stream(*command, cwd=settings.root)
+    try:
+        engine.stream(*command, cwd=settings.root)
+    except Problem as problem:
+        # An image of another's went while Podman looked through its cache.
+        if engine.kind != "podman" or "cached image exists" not in str(problem):
+            raise
+        engine.stream(*command, cwd=settings.root)
     form = ("image", "inspect", "--format", "{{.Id}}", name)
     found = engine.run(*form, check=False, echo=False)
     if found.returncode:

@@ -54,3 +54,24 @@ def test_a_directory_that_takes_none_is_one_line():
         disk.scratch(Path("/proc")),
     ):
         pass
+
+
+def test_a_build_whose_cache_goes_meanwhile_is_repeated(tmp_path):
+    """As Podman's fails if another's image goes, of which it looks at each."""
+    podman, tries = tmp_path / "podman", tmp_path / "tries"
+    failing = "Error: checking if cached image exists from a previous build: gone"
+    podman.write_text(
+        f"#!/bin/sh\n[ $1 = build ] || {{ echo 71; exit; }}\necho . >>{tries}\n"
+        f"[ $(wc -l <{tries}) = 2 ] || {{ echo '{failing}' >&2; exit 125; }}\n"
+    )
+    podman.chmod(0o755)
+    context = tmp_path / "context"
+    context.mkdir()
+    (context / "Dockerfile").write_text("FROM scratch\n")
+    settings = Settings(root=tmp_path, image="shop")
+    engine = Engine("podman", (str(podman),))
+    arguments = (settings, engine, ["build", "context"], "shop:x", context, {})
+    assert build._run(*arguments) == "sha256:71"
+    with pytest.raises(Problem, match="cached image exists"):
+        build._run(*arguments)
+    assert tries.read_text() == ".\n" * 4
