@@ -80,8 +80,9 @@ class Index:
     def advisories(self, project: str, version: str) -> list[dict[str, Any]] | None:
         """The advisories on a release; None if it tells none of any.
 
-        They are in the JSON API that is beside `/simple` where an index has one:
-        https://docs.pypi.org/api/json/, "Known vulnerabilities". Raises _FailedError.
+        They are in the JSON API that is beside `/simple` where an index has one
+        (Warehouse's documentation, "JSON API", "Known vulnerabilities"). Raises
+        _FailedError.
         """
         top = self.url.removesuffix("/simple")
         if top == self.url:
