@@ -260,7 +260,7 @@ def build_all(
     All inputs must be in the cache. `on_image` is told each that is built. Raises
     Problem as `build` does; what the images cannot be is told before any is built.
     """
-    each = [settings.for_architecture(a) for a in settings.image_architectures]
+    each = settings.for_each()
     check_same_python(settings, locks.read_base(settings), settings.image_architectures)
     collected = [inputs.collect(one) for one in each]
     digests = []
@@ -278,7 +278,7 @@ def _joined(
     settings: Settings, digests: Sequence[ImageDigests], names: Sequence[str], time: int
 ) -> All:
     """What `build_all` returns, once the archive of the index is written."""
-    each = [settings.for_architecture(a) for a in settings.image_architectures]
+    each = settings.for_each()
     archives = [archive_path(one) for one in each]
     if len(each) == 1:
         return All(digests=tuple(digests), archive=archives[0])
@@ -289,18 +289,15 @@ def _joined(
 
 def current_all(settings: Settings) -> All | None:
     """The digests of all archives, where these are of the files as they are."""
-    each = [settings.for_architecture(a) for a in settings.image_architectures]
+    each = settings.for_each()
     digests = [found for one in each if (found := current(one))]
     if len(digests) < len(each):
         return None
     archives = [archive_path(one) for one in each]
     if len(each) == 1:
         return All(digests=tuple(digests), archive=archives[0])
-    target, made = index_path(settings), index.digest([*map(index.describe, archives)])
-    try:
-        if index.read_digest(target) != made:
-            return None
-    except Problem:  # Damaged or of other images: build it again.
+    target = index_path(settings)
+    if not (made := index.of_all(archives, target)):
         return None
     return All(digests=tuple(digests), index=made, archive=target)
 

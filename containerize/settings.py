@@ -197,6 +197,10 @@ class Settings:
         """The same settings with another architecture's image to build."""
         return dataclasses.replace(self, architecture=architecture)
 
+    def for_each(self) -> list[Settings]:
+        """The settings for each processor that there is an image for."""
+        return [self.for_architecture(each) for each in self.image_architectures]
+
     @property
     def base_reference(self) -> str:
         """`base_image` for the architecture that is built; nothing if none is set.

@@ -135,8 +135,7 @@ class Session:
 
     def each(self) -> list[Settings]:
         """The settings for each processor that there is an image for."""
-        found = self.settings
-        return [found.for_architecture(a) for a in found.image_architectures]
+        return self.settings.for_each()
 
     def build_commands(
         self, names: Sequence[str], cache: bool = True, every: bool = False

@@ -20,7 +20,7 @@ import struct
 import tarfile
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -331,6 +331,36 @@ def _pax(data: bytes, where: str) -> dict[bytes, bytes]:
     return records
 
 
+LAYOUT = {"imageLayoutVersion": "1.0.0"}
+"""The content of oci-layout (OCI image spec, "Image Layout")."""
+
+
+def blob_path(digest: str) -> str:
+    """Where an OCI archive has the blob of that digest."""
+    return f"blobs/{digest.replace(':', '/')}"
+
+
+def encoded(value: object) -> bytes:
+    """JSON, the same bytes for the same value."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+
+
+def add_directories(out: IO[bytes], time: int) -> None:
+    """Begin an OCI archive with an entry for each directory, as some readers want."""
+    for path in ("blobs/", "blobs/sha256/"):
+        out.write(header(path.encode(), 0o755, 0, time, tarfile.DIRTYPE))
+
+
+def add(
+    out: IO[bytes], path: str, content: Iterable[bytes], size: int, time: int = 0
+) -> None:
+    """Add a file of `size` bytes to a tar that is being written."""
+    out.write(header(path.encode(), 0o644, size, time, tarfile.REGTYPE))
+    for chunk in content:
+        out.write(chunk)
+    out.write(bytes(-size % 512))
+
+
 def header(
     path: bytes,
     mode: int,
@@ -582,7 +612,7 @@ class Files:
         digest = self.field(descriptor, "digest", str, where)
         if not DIGEST.fullmatch(digest):
             raise Problem(f"{self.name}: {where} has a digest that is no sha256")
-        path = f"blobs/{digest.replace(':', '/')}"
+        path = blob_path(digest)
         region = self.region(path)
         size = self.field(descriptor, "size", int, where)
         if region.size != size:

@@ -34,7 +34,6 @@ import dataclasses
 import datetime
 import functools
 import hashlib
-import json
 import operator
 import stat
 import tarfile
@@ -47,7 +46,15 @@ import deflate
 from containerize import disk
 from containerize.errors import Problem
 from containerize.image import archive
-from containerize.image.archive import CHUNK, Blob, Entry, Region, show
+from containerize.image.archive import (
+    CHUNK,
+    Blob,
+    Entry,
+    Region,
+    blob_path,
+    encoded,
+    show,
+)
 from containerize.image.known import Known, LayerInfo, Memory, blobs
 
 LEVEL = 6
@@ -222,7 +229,11 @@ def write_part(source: Path, target: Path, without: Set[str]) -> None:
     `target` is an archive for `docker load` alone: what makes `source` an OCI image
     layout would name blobs that are not there.
     """
-    left = {b"oci-layout", b"index.json", *(_blob_path(d).encode() for d in without)}
+    left = {
+        b"oci-layout",
+        b"index.json",
+        *(blob_path(d).encode() for d in without),
+    }
     with source.open("rb") as file, target.open("wb") as out:
         whole = Region(file, 0, source.stat().st_size)
         for entry in archive.read_tar(whole, source.name):
@@ -669,14 +680,10 @@ class _Archive:
     def __init__(self, file: IO[bytes], time: int) -> None:
         self.file, self.time = file, time
         self.layers: set[str] = set()
-        for path in ("blobs/", "blobs/sha256/"):  # some readers want them
-            self.file.write(
-                archive.header(path.encode(), 0o755, 0, time, tarfile.DIRTYPE)
-            )
+        archive.add_directories(file, time)
 
     def add(self, path: str, content: bytes) -> None:
-        self._entry(path, len(content))
-        self.file.write(content + bytes(-len(content) % 512))
+        archive.add(self.file, path, [content], len(content), self.time)
 
     def add_blob(self, content: bytes) -> dict[str, object]:
         """Add a blob; returns what a descriptor says of it."""
@@ -717,7 +724,7 @@ class _Archive:
             self.file.truncate()
         else:
             self.layers.add(digest)
-            self._entry(_blob_path(digest), sizes[1])
+            self._entry(blob_path(digest), sizes[1])
             self.file.seek(end)
         return LayerInfo(f"sha256:{plain.hexdigest()}", digest, *sizes)
 
@@ -728,7 +735,7 @@ class _Archive:
         if info.digest in self.layers:
             return True
         start = self.file.tell()
-        self._entry(_blob_path(info.digest), stored.size)
+        self._entry(blob_path(info.digest), stored.size)
         digest = hashlib.sha256()
         for chunk in stored.chunks():
             digest.update(chunk)
@@ -752,7 +759,7 @@ class _Archive:
             "history": [history] * len(layers),
             "rootfs": {"type": "layers", "diff_ids": diff_ids},
         }
-        described = self.add_blob(_json(config))
+        described = self.add_blob(encoded(config))
         manifest = {
             "schemaVersion": 2,
             "mediaType": archive.MANIFEST,
@@ -766,7 +773,7 @@ class _Archive:
                 for layer in layers
             ],
         }
-        root = {"mediaType": manifest["mediaType"]} | self.add_blob(_json(manifest))
+        root = {"mediaType": manifest["mediaType"]} | self.add_blob(encoded(manifest))
         root["annotations"] = names_of(names)
         index = {
             "schemaVersion": 2,
@@ -774,13 +781,13 @@ class _Archive:
             "manifests": [root],
         }
         image = {
-            "Config": _blob_path(str(described["digest"])),
+            "Config": blob_path(str(described["digest"])),
             "RepoTags": list(names),
-            "Layers": [_blob_path(layer.digest) for layer in layers],
+            "Layers": [blob_path(layer.digest) for layer in layers],
         }
-        self.add("oci-layout", _json({"imageLayoutVersion": "1.0.0"}))
-        self.add("index.json", _json(index))
-        self.add("manifest.json", _json([image]))
+        self.add("oci-layout", encoded(archive.LAYOUT))
+        self.add("index.json", encoded(index))
+        self.add("manifest.json", encoded([image]))
         self.file.write(bytes(1024))
         return str(root["digest"]), str(described["digest"])
 
@@ -808,14 +815,6 @@ def names_of(references: Sequence[str]) -> dict[str, str]:
 
 def _compress(chunk: bytes) -> bytes:
     return bytes(deflate.gzip_compress(chunk, LEVEL))
-
-
-def _blob_path(digest: str) -> str:
-    return f"blobs/{digest.replace(':', '/')}"
-
-
-def _json(value: object) -> bytes:
-    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
 
 
 # --- What the programs are for ---------------------------------------------------

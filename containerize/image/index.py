@@ -8,17 +8,21 @@ import hashlib
 import json
 import os
 import tarfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from containerize import disk
 from containerize.errors import Problem
 from containerize.image import archive, canonical
-from containerize.image.archive import INDEX, MANIFEST, Region
-
-_DIRECTORIES = ("blobs/", "blobs/sha256/")
-_LAYOUT = {"imageLayoutVersion": "1.0.0"}
+from containerize.image.archive import (
+    INDEX,
+    MANIFEST,
+    Region,
+    add,
+    blob_path,
+    encoded,
+)
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -102,8 +106,7 @@ def write(
         "manifests": [root | {"annotations": canonical.names_of(references)}],
     }
     with disk.atomic(target) as out:
-        for path in _DIRECTORIES:
-            out.write(archive.header(path.encode(), 0o755, 0, time, tarfile.DIRTYPE))
+        archive.add_directories(out, time)
         written: set[str] = set()
         for _, source in found:
             with _blobs(source) as blobs:
@@ -112,11 +115,23 @@ def write(
                         written.add(name)
                         add(out, name, blob.chunks(), blob.size, time)
         add(out, blob_path(str(root["digest"])), [whole], len(whole), time)
-        for name, value in (("oci-layout", _LAYOUT), ("index.json", named)):
+        for name, value in (("oci-layout", archive.LAYOUT), ("index.json", named)):
             text = encoded(value)
             add(out, name, [text], len(text), time)
         out.write(bytes(1024))
     return str(root["digest"])
+
+
+def of_all(archives: Sequence[Path], joined: Path) -> str:
+    """The digest of the index in `joined` if it is that of these archives, else "".
+
+    Also if one of them is missing or damaged.
+    """
+    try:
+        found = digest([describe(path) for path in archives])
+        return found if read_digest(joined) == found else ""
+    except Problem:
+        return ""
 
 
 def read_digest(path: Path) -> str:
@@ -155,23 +170,3 @@ def _blobs(path: Path) -> Iterator[dict[str, Region]]:
             for entry in archive.read_tar(whole, path.name)
             if entry.kind == tarfile.REGTYPE and entry.path.startswith(b"blobs/")
         }
-
-
-def add(
-    out: IO[bytes], path: str, content: Iterable[bytes], size: int, time: int = 0
-) -> None:
-    """Add a file of `size` bytes to a tar that is being written."""
-    out.write(archive.header(path.encode(), 0o644, size, time, tarfile.REGTYPE))
-    for chunk in content:
-        out.write(chunk)
-    out.write(bytes(-size % 512))
-
-
-def blob_path(digest: str) -> str:
-    """Where an OCI archive has the blob of that digest."""
-    return f"blobs/{digest.replace(':', '/')}"
-
-
-def encoded(value: object) -> bytes:
-    """JSON, the same bytes for the same value."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from containerize.errors import Problem
-from containerize.image import archive, index
+from containerize.image import archive
 from containerize.image.archive import MAX_MANIFESTS, Region, printable
 
 
@@ -39,7 +39,7 @@ class Index:
 
 
 def read(content: Any, digest: str, name: str) -> Index | None:
-    """The images that an index names; None where `content` is no index.
+    """The images that an index names; None where `content` is no archive.
 
     Attestations, which BuildKit puts beside the images, are only counted. Raises
     Problem, with `name`, where it is not as the OCI image spec has it ("Image Index").
@@ -107,7 +107,7 @@ def take(path: Path, manifest: str, target: Path) -> None:
     Raises Problem where something of it is missing.
     """
     with archive.open_files(path) as files:
-        inner = index.blob_path(manifest)
+        inner = archive.blob_path(manifest)
         files.checked(inner)
         content = files.json(inner)
         layers = files.field(content, "layers", list, inner)
@@ -124,17 +124,17 @@ def write(target: Path, manifest: bytes, blobs: Mapping[str, Region]) -> None:
     digest = f"sha256:{hashlib.sha256(manifest).hexdigest()}"
     root = {"mediaType": archive.MANIFEST, "digest": digest, "size": len(manifest)}
     texts = {
-        index.blob_path(digest): manifest,
-        "oci-layout": index.encoded({"imageLayoutVersion": "1.0.0"}),
-        "index.json": index.encoded({"schemaVersion": 2, "manifests": [root]}),
+        archive.blob_path(digest): manifest,
+        "oci-layout": archive.encoded(archive.LAYOUT),
+        "index.json": archive.encoded({"schemaVersion": 2, "manifests": [root]}),
     }
     try:
         with target.open("wb") as out:
             for named, region in blobs.items():
-                path = index.blob_path(named)
-                index.add(out, path, region.chunks(), region.size)
+                path = archive.blob_path(named)
+                archive.add(out, path, region.chunks(), region.size)
             for path, text in texts.items():
-                index.add(out, path, [text], len(text))
+                archive.add(out, path, [text], len(text))
             out.write(bytes(1024))
     except OSError as error:
         raise Problem(

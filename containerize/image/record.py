@@ -166,7 +166,7 @@ def save_golden(settings: Settings, *digests: ImageDigests, index: str = "") -> 
     file = golden_path(settings)
     each = [settings]
     if len(digests) > 1:
-        each = [settings.for_architecture(a) for a in settings.image_architectures]
+        each = settings.for_each()
     new: dict[str, Any] = {"index": index} if index else {}
     for one, found in zip(each, digests, strict=True):
         last = read(one)

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from packageurl import PackageURL
 
-from containerize.errors import Problem
 from containerize.image import index, record
 from containerize.lock import locks
 from containerize.lock.base import Package
@@ -91,13 +90,8 @@ def current(given: Sequence[tuple[Settings, Path]], joined: Path) -> Images | No
         return None
     if len(found) == 1:
         return Images(tuple(found), found[0].archive)
-    try:
-        digest = index.digest([index.describe(one.archive) for one in found])
-        if index.read_digest(joined) != digest:
-            return None
-    except Problem:  # damaged, or of other images
-        return None
-    return Images(tuple(found), joined, digest)
+    digest = index.of_all([one.archive for one in found], joined)
+    return Images(tuple(found), joined, digest) if digest else None
 
 
 def locked(settings: Settings) -> Locked:

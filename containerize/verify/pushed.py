@@ -41,8 +41,6 @@ LAYERS = (
 STATEMENTS = 20
 """Of how many statements one is looked for: each push from a new commit adds one."""
 
-_OWN = archive.LAYER
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Blob:
@@ -207,7 +205,7 @@ def _alone(settings: Settings, image: Image) -> tuple[str, ...]:
 
 def _odd(image: Image) -> tuple[str, ...]:
     """That layers are compressed by another tool, if they are."""
-    kinds = {blob.media_type for blob in image.layers} - {_OWN}
+    kinds = {blob.media_type for blob in image.layers} - {archive.LAYER}
     if not kinds:
         return ()
     return (

@@ -188,7 +188,7 @@ def test_another_clone_and_engine_rebuild_what_was_pushed(
     with taking_turns():
         provision.install(podman, lambda command: print("$", *command))
     commit(clone.root)
-    both = [clone.for_architecture(a) for a in clone.image_architectures]
+    both = clone.for_each()
     assert len(both) == 2
     for one in both:
         inputs.fetch(one, progress=Quiet(), host=using.native())
