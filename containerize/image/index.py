@@ -123,9 +123,9 @@ def write(
 
 
 def of_all(archives: Sequence[Path], joined: Path) -> str:
-    """The digest of the index in `joined` if it is that of these archives, else "".
+    """The digest of the index in `joined`, if that is the index of these archives.
 
-    Also if one of them is missing or damaged.
+    Empty if it is not, and if a file is missing or damaged.
     """
     try:
         found = digest([describe(path) for path in archives])

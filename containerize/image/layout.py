@@ -39,7 +39,7 @@ class Index:
 
 
 def read(content: Any, digest: str, name: str) -> Index | None:
-    """The images that an index names; None where `content` is no archive.
+    """The images that an index names; None where `content` is no index.
 
     Attestations, which BuildKit puts beside the images, are only counted. Raises
     Problem, with `name`, where it is not as the OCI image spec has it ("Image Index").
