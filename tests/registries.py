@@ -44,12 +44,12 @@ def require(program: str, package: str) -> str:
 
 
 class Registry:
-    """A docker-registry with its data in `root`, on a port of its own."""
+    """A docker-registry with its data in `root`, at an address on a port of its own."""
 
-    def __init__(self, root: Path, **settings: Any) -> None:
+    def __init__(self, root: Path, address: str = "127.0.0.1", **settings: Any) -> None:
         self.root = root
-        self.port = unused_port()
-        self.host = f"127.0.0.1:{self.port}"
+        self.address, self.port = address, unused_port()
+        self.host = f"{address}:{self.port}"
         self.command = [require("docker-registry", "docker-registry"), "serve"]
         self.process: subprocess.Popen[bytes] | None = None
         root.mkdir(parents=True, exist_ok=True)
@@ -81,7 +81,7 @@ class Registry:
             )
         while self.process.poll() is None:
             with contextlib.suppress(OSError):
-                socket.create_connection(("127.0.0.1", self.port), 1).close()
+                socket.create_connection((self.address, self.port), 1).close()
                 return self
             time.sleep(0.02)
         raise AssertionError((self.root / "log").read_text())
