@@ -111,6 +111,16 @@ class Settings:
     """Registries, as HOST or HOST:PORT, that may be spoken to without TLS."""
     commands: Mapping[str, str] = dataclasses.field(default_factory=dict, hash=False)
     """Further processes by name, each a container of its own: `NAME = "COMMAND"`."""
+    secrets: Mapping[str, str] = dataclasses.field(default_factory=dict, hash=False)
+    """Files that containers find in /run/secrets: `NAME = "FILE"`, FILE on this
+    machine; an orchestrator has its own secret of that NAME instead."""
+    replicas: int = 2
+    """Containers of the service that an orchestrator keeps running."""
+    drain_delay: int = 15
+    """Seconds for which one that an orchestrator stops still takes connections, while
+    what is before it sees that it is not ready."""
+    ingress_port: int = 0
+    """Port of every node of a Swarm that leads to the service; 0 publishes none."""
     memory: str = "128m"
     """Memory limit of each container."""
     pids: int = 64

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import invoke
 
-from containerize import tasks_publish
+from containerize import tasks_deploy, tasks_publish
 from containerize.terminal import (
     Meter,
     agreed,
@@ -783,5 +783,6 @@ def engine(s: Session, install: bool = False) -> None:
 
 
 namespace = invoke.Collection.from_module(sys.modules[__name__])
-for task in invoke.Collection.from_module(tasks_publish).tasks.values():
-    namespace.add_task(task)
+for module in (tasks_publish, tasks_deploy):
+    for task in invoke.Collection.from_module(module).tasks.values():
+        namespace.add_task(task)

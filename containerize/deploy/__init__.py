@@ -1,0 +1,1 @@
+"""Many machines: what an orchestrator is told, and a release through Docker Swarm."""
