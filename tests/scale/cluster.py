@@ -69,7 +69,7 @@ class Node:
             ],
             start_new_session=True,
         )
-        wait(lambda: self._first(), 10, 0.01)
+        wait(self._first, 10, 0.01)
         # Not the process's own network yet, as long as `unshare` has not got there.
         wait(lambda: self.run("hostname").stdout.strip() == self.name, 10, 0.01)
         ip(self.usr, "link", "add", self.name, "type", "veth", "peer", "name", "eth0",
@@ -106,10 +106,18 @@ class Node:
     def start(self) -> None:
         """Start the daemon, and wait until it answers."""
         (self.top / "pid").unlink(missing_ok=True)
-        command = releases.dockerd(self.usr, self.top, *self.options)
+        # A package's script would have chosen which of its two kinds is iptables; the
+        # containers' resolver needs it.
+        tools = self.top / "bin"
+        tools.mkdir(exist_ok=True)
+        for name in ("iptables", "ip6tables"):
+            with contextlib.suppress(FileExistsError):
+                (tools / name).symlink_to(f"/usr/sbin/{name}-nft")
+        path = f"PATH={tools}:{os.environ['PATH']}"
+        command = releases.dockerd(self.usr, self.top, "--iptables=true", *self.options)
         with (self.top / "dockerd.log").open("ab") as log:
             self.daemon = subprocess.Popen(
-                self.command(*command),
+                self.command("env", path, *command),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -255,7 +263,7 @@ def _join(nodes: Sequence[Node]) -> None:
 def _remove_cgroups(parent: str) -> None:
     """What the nodes leave where cgroups are this machine's own."""
     top = Path("/sys/fs/cgroup")
-    for top in (*top.glob(f"{parent}-*"), *top.glob(f"*/{parent}-*")):
-        for directory, *_ in os.walk(top, topdown=False):
+    for found in (*top.glob(f"{parent}-*"), *top.glob(f"*/{parent}-*")):
+        for directory, *_ in os.walk(found, topdown=False):
             with contextlib.suppress(OSError):
                 Path(directory).rmdir()

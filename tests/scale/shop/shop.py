@@ -1,0 +1,35 @@
+"""A shop that counts what it is sent, in its log."""
+
+import os
+import socket
+import sys
+import time
+
+from flask import Flask
+from release import FAULT, VERSION
+
+
+def create_app():
+    if FAULT == "exits":
+        sys.exit("no shop today")
+    while FAULT == "never ready":
+        time.sleep(1)
+    app = Flask(__name__)
+
+    @app.get("/")
+    def index():
+        return {"version": VERSION, "host": socket.gethostname()}
+
+    @app.post("/count/<name>")
+    def count(name):
+        # One write, which other threads' cannot cut in two.
+        os.write(1, f"counted {name}\n".encode())
+        return {"version": VERSION, "counted": name}
+
+    @app.get("/ready")
+    def ready():
+        if FAULT == "500":
+            raise RuntimeError("the shop is in disorder")
+        return "ready"
+
+    return app
