@@ -3,9 +3,9 @@
     python load.py HOST:PORT RATE CLIENTS NAME
 
 Until its stdin ends. Half of the clients keep their connections, half make one for each
-request; each sends a GET and a POST in turns, the POST to an address that no other is
-sent to. What is no whole answer with the status 200 is lost. stdout then has what was
-sent and lost, in JSON; each second it has how many were sent, as a line before that.
+request; each sends a POST and a GET in turns, to an address that no other is sent to.
+What is no whole answer with the status 200 is lost. stdout then has what was sent and
+lost, in JSON; meanwhile it has how many were sent, a line for each look.
 """
 
 from __future__ import annotations
@@ -44,17 +44,16 @@ class Client:
             # After a wait it does not make up for what it has missed.
             due = max(due + every, time.monotonic())
             number += 1
-            name = f"{self.name}-{number}" if number % 2 else ""
-            await self.send(name)
+            await self.send("POST" if number % 2 else "GET", f"{self.name}-{number}")
         self.close()
 
-    async def send(self, name: str) -> None:
-        """A POST that is counted under `name`, or a GET, and what becomes of it."""
-        kind = f"{'POST' if name else 'GET'} {'kept' if self.keeps else 'new'}"
-        began = time.monotonic()
+    async def send(self, method: str, name: str) -> None:
+        """Send a request that is known by its name, and note what becomes of it."""
+        kind = f"{method} {'kept' if self.keeps else 'new'}"
+        began = time.time()
         why, body = "", b""
         try:
-            body = await asyncio.wait_for(self.exchange(name), TIMEOUT)
+            body = await asyncio.wait_for(self.exchange(method, name), TIMEOUT)
         except TimeoutError:
             why = f"no answer within {TIMEOUT:g} s"
         except (OSError, EOFError, Lost) as error:
@@ -63,14 +62,14 @@ class Client:
             self.close()
         self.load.note(kind, name, began, why, body)
 
-    async def exchange(self, name: str) -> bytes:
+    async def exchange(self, method: str, name: str) -> bytes:
         if self.writer is None:
             host, port = self.load.address
             self.reader, self.writer = await asyncio.open_connection(host, port)
         assert self.reader is not None
-        first = f"POST /count/{name}" if name else "GET /"
-        lines = [f"{first} HTTP/1.1", "Host: shop"]
-        lines += ["Content-Length: 0"] if name else []
+        posts = method == "POST"
+        lines = [f"{method} {'/count/' if posts else '/?'}{name} HTTP/1.1"]
+        lines += ["Host: shop", *(["Content-Length: 0"] if posts else [])]
         lines += [] if self.keeps else ["Connection: close"]
         self.writer.write("\r\n".join([*lines, "", ""]).encode())
         head = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
@@ -104,7 +103,7 @@ class Load:
         self.seconds: list[float] = []
 
     def note(self, kind: str, name: str, began: float, why: str, body: bytes) -> None:
-        now = time.monotonic()
+        now = time.time()
         self.sent[kind] += 1
         if why:
             self.lost.append(
@@ -113,7 +112,7 @@ class Load:
             return
         self.seconds.append(now - began)
         self.versions[json.loads(body)["version"]] += 1
-        if name:
+        if kind.startswith("POST"):
             self.counted.append(name)
 
     def quantile(self, part: float) -> float:
@@ -140,7 +139,6 @@ class Load:
             "sent": self.sent, "lost": self.lost, "counted": self.counted,
             "versions": self.versions, "p50": self.quantile(0.5),
             "p99": self.quantile(0.99), "slowest": self.quantile(1),
-            "began": began, "ended": time.monotonic(),
         }  # fmt: skip
         print(json.dumps(found), flush=True)
 
