@@ -199,19 +199,6 @@ class Cluster:
 
         wait(ready)
 
-    def logs(self, service: str) -> list[str]:
-        """The lines that all the containers of a service wrote, also ended ones."""
-        found: list[str] = []
-        label = f"--filter=label=com.docker.swarm.service.name={service}"
-        for node in self.nodes:
-            if node.daemon is None:
-                continue
-            listing = node.engine.listing("ps", "--all", "--quiet", label)
-            for name in listing:
-                answer = node.engine.run("logs", name, echo=False, merge=True)
-                found += answer.stdout.splitlines()
-        return found
-
 
 @contextlib.contextmanager
 def cluster(usr: Path, count: int = 3) -> Iterator[Cluster]:

@@ -19,6 +19,8 @@ from tests.matrix.releases import Release
 
 SHOP = Path(__file__).with_name("shop")
 EDGES = Path(__file__).with_name("edges")
+VARIABLES = {"SERVED_READY_PATH": "/ready"}
+"""Of the app."""
 LOCK = Path(__file__).with_name("requirements.txt")
 
 
@@ -29,16 +31,16 @@ class Project:
     root: Path
     environ: dict[str, str]
 
-    def run(self, *command: str) -> str:
-        """What a verb wrote; it must succeed."""
+    def run(self, *command: str, **given: str) -> str:
+        """What a verb wrote, with these settings over the project's own."""
+        over = {f"CONTAINERIZE_{name.upper()}": text for name, text in given.items()}
         done = subprocess.run(
             [sys.executable, "-m", "containerize", *command],
             cwd=self.root,
-            env=self.environ,
+            env=self.environ | over,
             check=False,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            capture_output=True,
             text=True,
         )
         assert done.returncode == 0, (command, done.stdout, done.stderr)
@@ -63,6 +65,12 @@ class Project:
         record = json.loads((self.root / "dist/shop.push.json").read_text())
         return str(record["reference"])
 
+    def manifest(self, image: str, **given: str) -> str:
+        """The stack file of an image, with its variables by name."""
+        variables = (f"--env={name}={text}" for name, text in VARIABLES.items())
+        command = ("manifest", "swarm", f"--image={image}", *variables)
+        return self.run(*command, **given)
+
 
 def adopt(top: Path) -> Project:
     """Make a repository of the app, give it to the tool, and lock and fetch it."""
@@ -83,7 +91,10 @@ def adopt(top: Path) -> Project:
         (*git, "commit", "--quiet", "--message=The shop"),
     ):
         subprocess.run(command, cwd=root, check=True)
-    for verb in ("init", "lock", "fetch"):
+    project.run("init")
+    with (root / "pyproject.toml").open("a") as file:
+        file.write("replicas = 3\n")
+    for verb in ("lock", "fetch"):
         project.run(verb)
     return project
 

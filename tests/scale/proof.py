@@ -5,8 +5,8 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
+import datetime
 import json
-import re
 import subprocess
 import sys
 import tempfile
@@ -19,13 +19,11 @@ from typing import Any
 from containerize import settings
 from containerize.settings import Settings
 from tests.conftest import ROOT
-from tests.matrix.releases import Release
+from tests.matrix.conftest import BOOKWORM
 from tests.scale import images
 from tests.scale.cluster import Cluster, Node, cluster, wait
 from tests.scale.images import EDGES, HAPROXY, Edge, Project
 
-BOOKWORM = Release("bookworm", ("docker.io", "podman", "runc", "uidmap"))
-"""As the matrix has it, so that it is unpacked once."""
 PORT = 8000
 """Of the edge, on each node."""
 RATE = 300
@@ -33,6 +31,7 @@ CLIENTS = 24
 GOOD = ("1", "2")
 BAD = {"3": "exits", "4": "never ready", "5": "500"}
 """Versions of the app that are never ready, each in its way."""
+OVERLAYS = (EDGES / "edge.yml", EDGES / "counts.yml")
 SERVICE = "shop_shop"
 EDGE = "shop_edge"
 _ENDED = ("Complete", "Shutdown", "Failed", "Rejected", "Remove", "Orphaned")
@@ -139,6 +138,8 @@ class Proof:
     images: dict[str, str]
     """The app's versions by digest."""
     edges: dict[str, str]
+    counts: Path
+    """The directory in which the app counts."""
 
     def deploy(
         self,
@@ -154,9 +155,11 @@ class Proof:
         variables = {
             "EDGE_IMAGE": self.edges[edge.name],
             "EDGE_CONFIG": str(edge.path),
+            "COUNTS": str(self.counts),
+            **images.VARIABLES,
         }
         stack = self.project.manifest(self.images[version], **given)
-        files = [f"--compose-file={path}" for path in (EDGES / "edge.yml", *overlays)]
+        files = [f"--compose-file={path}" for path in (*OVERLAYS, *overlays)]
         self.cluster.engine.run(
             *("stack", "deploy", "--compose-file=-", *files, "shop"),
             input=stack.encode(),
@@ -168,7 +171,9 @@ class Proof:
 
         def ended() -> str:
             state = self.cluster.update(SERVICE)
-            return state if state and not state.endswith(("updating", "started")) else ""
+            return (
+                state if state and not state.endswith(("updating", "started")) else ""
+            )
 
         state: str = wait(ended, seconds)
         return state
@@ -224,9 +229,10 @@ class Proof:
 
     def counted(self, name: str) -> collections.Counter[str]:
         """How often the app counted each POST of a load."""
-        pattern = re.compile(rf"counted ({name}-\d+-\d+)")
-        found = map(pattern.fullmatch, self.cluster.logs(SERVICE))
-        return collections.Counter(one[1] for one in found if one)
+        lines = (self.counts / "log").read_text().splitlines()
+        return collections.Counter(
+            line for line in lines if line.startswith(f"{name}-")
+        )
 
     def once(self, name: str, result: Result) -> None:
         """Assert that each POST that was answered was counted, and none twice."""
@@ -235,6 +241,32 @@ class Proof:
         assert set(result.counted) - set(app) == set()
         lost = {one.name for one in result.lost if one.kind.startswith("POST")}
         assert set(app) - set(result.counted) <= lost
+
+    def containers(self) -> int:
+        """How many containers of the app there are that have not ended."""
+        label = f"--filter=label=com.docker.swarm.service.name={SERVICE}"
+        return sum(
+            len(node.engine.listing("ps", "--quiet", label))
+            for node in self.cluster.nodes
+        )
+
+    def now(self) -> float:
+        return time.time()
+
+    def edge_log(self, since: float) -> list[tuple[float, str]]:
+        """What the first node's edge wrote since then, and when."""
+        engine = self.cluster.nodes[0].engine
+        label = f"--filter=label=com.docker.swarm.service.name={EDGE}"
+        [name] = engine.listing("ps", "--quiet", label)
+        options = ("--timestamps", f"--since={since:.6f}")
+        answer = engine.run("logs", *options, name, echo=False, merge=True)
+        found = []
+        for line in answer.stdout.splitlines():
+            when, _, said = line.partition(" ")
+            # Python 3.11 reads microseconds, Docker writes nanoseconds.
+            moment = datetime.datetime.fromisoformat(f"{when[:26]}+00:00")
+            found.append((moment.timestamp(), said))
+        return found
 
     def remove(self) -> None:
         """Remove the stack, and wait until nothing of it is left on any node."""
@@ -270,4 +302,7 @@ def ready(edges: Sequence[Edge] = (HAPROXY,)) -> Iterator[Proof]:
                 edge.name: images.push(edge, top, first, host)
                 for edge, top in zip(edges, tops, strict=True)
             }
-            yield Proof(made, project, found, pushed)
+            counts = Path(scratch) / "counts"
+            counts.mkdir()
+            counts.chmod(0o777)
+            yield Proof(made, project, found, pushed, counts)
