@@ -1,4 +1,4 @@
-"""One cluster for all the proofs; each has the app's first version in it, then nothing."""
+"""One cluster for all proofs; each finds the app's first version in it."""
 
 from __future__ import annotations
 
