@@ -30,6 +30,9 @@ _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _SIZE = re.compile(r"[1-9][0-9]*[kmg]")
 _NETWORK = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 _COMMAND = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
+# What Swarm takes for a secret's name, and Kubernetes for a key of one.
+_SECRET = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,62}[A-Za-z0-9])?")
+_LONGEST_DRAIN = 3600
 # Names that engines have, which stand for no network that a port could be published on.
 _NO_NETWORK = re.compile(r"host|none|private|(container|ns|slirp4netns|pasta)(:.*)?")
 # The table or one within it.
@@ -347,6 +350,11 @@ def check_size(size: str) -> str:
     return size
 
 
+def size_in_bytes(size: str) -> int:
+    """How many bytes a size of memory is, one that `check_size` lets through."""
+    return int(size[:-1]) << 10 * (1 + "kmg".index(size[-1]))
+
+
 def check_network(name: str) -> str:
     """`name` itself; a Problem if no port can be published on such a network."""
     if name and (_NO_NETWORK.fullmatch(name) or not _NETWORK.fullmatch(name)):
@@ -394,6 +402,20 @@ def _check_command(name: str, command: str) -> None:
         raise Problem(f'commands: {name} is empty: say {name} = "python -m …"')
 
 
+def _check_secret(name: str, file: str) -> None:
+    """A Problem if a secret's name is no file's that all take, or names no file."""
+    if not _SECRET.fullmatch(name):
+        raise Problem(
+            f"secrets: {name!r} is no name: use up to 64 letters, digits, '-', '_' and "
+            "'.', the first and the last a letter or digit"
+        )
+    if not file or re.search(r'[,"\n\0]', file):
+        raise Problem(
+            f"secrets: {name}: {file!r} is no file that engines can mount: name one "
+            "without commas, quotes and line ends"
+        )
+
+
 def _typed(
     where: str, field: dataclasses.Field[object], value: object, *, text: bool = False
 ) -> object:
@@ -416,7 +438,7 @@ def _typed(
             raise Problem(f"{where} cannot be set by a variable: use pyproject.toml")
         if isinstance(value, dict) and all(isinstance(v, str) for v in value.values()):
             return value
-        raise Problem(f'{where} must be a table of NAME = "COMMAND", not {value!r}')
+        raise Problem(f'{where} must be a table of NAME = "TEXT", not {value!r}')
     if kind == "int":
         try:
             if isinstance(value, bool):
@@ -475,9 +497,17 @@ def _check(settings: Settings) -> None:
         check_volume(volume)
     for name, command in settings.commands.items():
         _check_command(name, command)
-    for name in ("pids", "health_timeout", "stop_timeout"):
+    for name, file in settings.secrets.items():
+        _check_secret(name, file)
+    for name in ("pids", "health_timeout", "stop_timeout", "replicas"):
         if getattr(settings, name) < 1:
             raise Problem(f"{name.replace('_', '-')} must be at least 1")
+    if not 0 <= settings.drain_delay <= _LONGEST_DRAIN:
+        raise Problem(
+            f"drain-delay {settings.drain_delay} is not from 0 to {_LONGEST_DRAIN} s"
+        )
+    if settings.ingress_port:
+        check_port(settings.ingress_port, name="ingress-port")
 
 
 def _check_base_image(settings: Settings) -> None:

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import shlex
 from collections.abc import Mapping
 
+from containerize import confinement
+from containerize.confinement import Confinement
 from containerize.errors import Problem
 from containerize.publish import push, reference
 from containerize.settings import Settings
+from served import settings as served
 
 GRACE_PERIOD, DRAIN_DELAY = "SERVED_GRACE_PERIOD", "SERVED_DRAIN_DELAY"
 """What the service in the image reads; see served/settings.py."""
+
+_MARGIN = 5
+"""Seconds that a container has at least beyond what the service takes to stop."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,11 +33,22 @@ class Workload:
     words: tuple[str, ...] = ()
     """A command in place of the service."""
     environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """The user's variables, whose values are no manifest's."""
+    own: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Variables over them that stand in the manifest: how long the service drains."""
+    stop_seconds: int
+    """Seconds from the signal to stop to the kill, more than the service takes."""
+    confinement: Confinement
 
     @property
     def serves(self) -> bool:
         """Whether it answers requests, and so has health checks."""
         return not self.words
+
+    @property
+    def drain_seconds(self) -> float:
+        """Seconds for which a service that stops still takes connections."""
+        return float(self.own[DRAIN_DELAY]) if self.serves else 0
 
     @property
     def alone(self) -> bool:
@@ -45,19 +63,56 @@ class Workload:
 def workloads(
     settings: Settings, image: str, environment: Mapping[str, str]
 ) -> tuple[Workload, ...]:
-    """The service, then the settings' commands, as `run` has them (issue 12)."""
+    """The service, then the settings' commands, as `run` has them.
+
+    The requests in flight have as long to end as under `run`: the drain delay comes on
+    top of the grace period, and both on top of the time to stop. Raises Problem for a
+    variable that the service would not take.
+    """
+    under_run = _served(environment)
+    drain = float(settings.drain_delay)
+    if DRAIN_DELAY in environment:
+        drain = under_run.drain_delay
+    more = drain - under_run.drain_delay
+    grace = under_run.grace_period + more
+    own = {DRAIN_DELAY: f"{drain:g}", GRACE_PERIOD: f"{grace:g}"}
+    _served({**environment, **own})  # a sum may be too much
+    if under_run.port != settings.container_port:
+        raise Problem(
+            f"the service would listen on {under_run.port} (SERVED_PORT), and "
+            f"container-port is {settings.container_port}: make them the same"
+        )
+    stop = max(settings.stop_timeout, under_run.grace_period + _MARGIN) + more
     service = Workload(
-        settings=settings, image=image, name=settings.image, environment=environment
+        settings=settings,
+        image=image,
+        name=settings.image,
+        environment=environment,
+        own=own,
+        stop_seconds=math.ceil(stop),
+        confinement=confinement.of(settings),
     )
     return (
         service,
         *(
             dataclasses.replace(
-                service, name=f"{settings.image}-{key}", words=tuple(shlex.split(words))
+                service,
+                name=f"{settings.image}-{key}",
+                words=tuple(shlex.split(words)),
+                own={},
+                stop_seconds=settings.stop_timeout,
             )
             for key, words in settings.commands.items()
         ),
     )
+
+
+def _served(environment: Mapping[str, str]) -> served.Settings:
+    """How the service would be set; a Problem if it would not start."""
+    try:
+        return served.load(environment)
+    except served.SettingsError as error:
+        raise Problem(f"{error} (env-file, --env, drain-delay)") from None
 
 
 def image(settings: Settings, named: str = "") -> str:

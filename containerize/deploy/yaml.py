@@ -11,6 +11,9 @@ from typing import Any
 _PLAIN = re.compile(r"[A-Za-z/][A-Za-z0-9_./-]*")
 _NOT_TEXT = re.compile(r"(?i)y|yes|n|no|on|off|true|false|null|nan|inf")
 
+# What YAML does not print, or takes for the end of a line (YAML 1.1, 5.1 and 5.4).
+_ESCAPED = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")
+
 
 class Note(str):
     """A key of a mapping that is a comment, its value is not looked at."""
@@ -28,7 +31,7 @@ def _lines(value: Any) -> Iterator[str]:
     if isinstance(value, Mapping):
         for key, each in value.items():
             if isinstance(key, Note):
-                yield from (f"# {line}" for line in key.splitlines())
+                yield from (f"# {line}".rstrip() for line in key.splitlines())
             elif _nests(each):
                 yield f"{_scalar(key)}:"
                 yield from (f"  {line}" for line in _lines(each))
@@ -51,8 +54,10 @@ def _nests(value: Any) -> bool:
 
 
 def _scalar(value: Any) -> str:
-    """A text, number, truth or empty collection; JSON is YAML, YAML 1.2, 1.2."""
-    if isinstance(value, str) and _PLAIN.fullmatch(value):
-        if not _NOT_TEXT.fullmatch(value):
-            return value
-    return json.dumps(value)
+    """A text, number, truth or empty collection; JSON is YAML, if it is printable."""
+    plain = isinstance(value, str) and _PLAIN.fullmatch(value)
+    if plain and not _NOT_TEXT.fullmatch(value):
+        return str(value)
+    # Of two escapes YAML makes no one character, as JSON does beyond U+FFFF.
+    text = json.dumps(value, ensure_ascii=False)
+    return _ESCAPED.sub(lambda match: f"\\u{ord(match[0]):04x}", text)

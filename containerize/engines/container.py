@@ -16,18 +16,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 
+from containerize import confinement
+from containerize.confinement import Confinement
 from containerize.engines import variables, volumes
 from containerize.engines.engine import Engine, ignore
 from containerize.errors import Problem
 from containerize.settings import PREFIX, Settings
-
-HARDENING = (
-    "--read-only",
-    "--tmpfs=/tmp:rw,noexec,nosuid,nodev,size=64m",
-    "--cap-drop=ALL",
-    "--security-opt=no-new-privileges",
-)
-"""What every container of the project runs under, beside its limits."""
 
 LOG_LINES = 20
 """How much of its log a container that fails shows."""
@@ -83,9 +77,7 @@ class Launch:
             host = f"127.0.0.1:{self.port or ''}"
             command.append(f"--publish={host}:{settings.container_port}")
         command += [
-            *HARDENING,
-            f"--pids-limit={settings.pids}",
-            f"--memory={settings.memory}",
+            *confined(confinement.of(settings)),
             f"--stop-timeout={settings.stop_timeout}",
             *(mount.option for mount in volumes.mounts(settings)),
         ]
@@ -122,6 +114,19 @@ class Launch:
             and bool(earlier)
             and self.mark(engine, earlier) == earlier
         )
+
+
+def confined(found: Confinement) -> Iterator[str]:
+    """The options of what a container may do; its user is the image's own."""
+    if found.read_only:
+        yield "--read-only"
+    for path, size in found.temporary.items():
+        yield f"--tmpfs={path}:rw,noexec,nosuid,nodev,size={size >> 20}m"
+    yield from (f"--cap-drop={each}" for each in found.dropped)
+    if not found.new_privileges:
+        yield "--security-opt=no-new-privileges"
+    yield f"--pids-limit={found.pids}"
+    yield f"--memory={found.memory}"
 
 
 MARK = "containerize.launch"
