@@ -378,6 +378,7 @@ def _volumes(workload: Workload) -> Iterator[Object]:
                 Note("0440: the group is fsGroup."): 0,
                 "defaultMode": 0o440,
                 "items": keys,
+                "optional": False,
             },
         }
 
