@@ -23,7 +23,7 @@ from containerize import DISTRIBUTION, FORMAT, disk
 from containerize.engines.engine import Engine, ignore
 from containerize.errors import Problem, some
 from containerize.fetch import bases, inputs
-from containerize.image import canonical, index, record
+from containerize.image import archive, canonical, index, record
 from containerize.image.canonical import ImageDigests
 from containerize.init import marks
 from containerize.lock import locks
@@ -54,6 +54,16 @@ def archive_path(settings: Settings) -> Path:
 def index_path(settings: Settings) -> Path:
     """The OCI archive of the index, if there is an image for several processors."""
     return settings.dist_dir / f"{settings.image}.tar"
+
+
+def held(settings: Settings) -> str:
+    """The digest of the last build's archive, which `push` would send, or ""."""
+    with contextlib.suppress(Problem):
+        if len(settings.image_architectures) > 1:
+            return index.read_digest(index_path(settings))
+        with archive.open_image(archive_path(settings)) as image:
+            return image.manifest_digest
+    return ""
 
 
 def references(settings: Settings, tags: Sequence[str] = ()) -> tuple[str, ...]:

@@ -2,29 +2,14 @@
 
 from __future__ import annotations
 
-import sys
-
+from containerize.terminal import aside, put
 from containerize.verbs import GIVEN, Session, verb
 
 KINDS = ("swarm", "kubernetes")
 
 
-def _manifest(s: Session, kind: str, image: str, env: list[str], env_file: str) -> str:
-    from containerize.deploy import kubernetes, swarm, workload
-    from containerize.errors import Problem
-
-    if kind not in KINDS:
-        raise Problem(f"{kind!r} is none: say manifest swarm, or manifest kubernetes")
-    settings, environment = s.given(env=env, env_file=env_file)
-    named = workload.image(settings, image)
-    found = workload.workloads(settings, named, environment)
-    return swarm.stack(found) if kind == "swarm" else kubernetes.manifests(found)
-
-
 @verb(
-    lambda s, kind, image="", env=(), env_file="": _manifest(
-        s, kind, image, list(env), env_file
-    ),
+    None,
     positional=["kind"],
     iterable=["env"],
     help={
@@ -38,4 +23,19 @@ def manifest(
     s: Session, env: list[str], kind: str, image: str = "", env_file: str = ""
 ) -> None:
     """Print a stack file, or Kubernetes manifests: manifest swarm, … kubernetes."""
-    sys.stdout.write(_manifest(s, kind, image, env, env_file))
+    from containerize import build
+    from containerize.deploy import kubernetes, swarm, workload
+    from containerize.errors import Problem
+
+    if kind not in KINDS:
+        raise Problem(f"{kind!r} is none: say manifest swarm, or manifest kubernetes")
+    settings, environment = s.given(env=env, env_file=env_file)
+    named = workload.image(settings, image)
+    found = workload.workloads(settings, named, environment)
+    text = swarm.stack(found) if kind == "swarm" else kubernetes.manifests(found)
+    held = build.held(settings)
+    if held and not named.endswith(held):
+        aside(
+            f"note: {named} is not what dist/ holds, {held}: `invoke push` sends that"
+        )
+    put(text, end="")

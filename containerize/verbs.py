@@ -199,11 +199,14 @@ class Verb(invoke.Task[Any]):
         return found
 
 
-def verb(dry: Callable[..., str | Commands], **options: Any) -> Callable[..., Any]:
+def verb(
+    dry: Callable[..., str | Commands] | None, **options: Any
+) -> Callable[..., Any]:
     """A task that gets a `Session`.
 
     `dry` gets what the verb gets and returns what --dry shows in its place: the
-    engine's commands, or a line. A Problem ends a verb with one line and exit code 1.
+    engine's commands, or a line; None for a verb that only prints. A Problem ends a
+    verb with one line and exit code 1.
     """
 
     def decorate(function: Callable[..., None]) -> Any:
@@ -223,7 +226,7 @@ def verb(dry: Callable[..., str | Commands], **options: Any) -> Callable[..., An
                 }
                 named = flags.get("engine", "")
                 session = Session(named if isinstance(named, str) else "")
-                if not context.config.run.dry:
+                if not context.config.run.dry or not dry:
                     function(session, **flags)
                 elif isinstance(shown := dry(session, **flags), str):
                     say(shown)

@@ -31,7 +31,7 @@ def _lines(value: Any) -> Iterator[str]:
     if isinstance(value, Mapping):
         for key, each in value.items():
             if isinstance(key, Note):
-                yield from (f"# {line}" for line in key.splitlines())
+                yield from (f"# {line}".rstrip() for line in key.splitlines())
             elif _nests(each):
                 yield f"{_scalar(key)}:"
                 yield from (f"  {line}" for line in _lines(each))

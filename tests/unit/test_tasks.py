@@ -161,7 +161,7 @@ def test_list_needs_neither_an_engine_nor_the_package():
     assert loaded.stdout.strip() == str(
         [
             f"containerize.{name}"
-            for name in ("tasks", "tasks_publish", "terminal", "verbs")
+            for name in ("tasks", "tasks_deploy", "tasks_publish", "terminal", "verbs")
         ]
     )
 
