@@ -54,8 +54,9 @@ class Stack:
 
     @property
     def once(self) -> str:
-        """The name of what is there for a release alone; two would not fit beside."""
-        return f"{self.name}_release"
+        """The name of what is there for a release alone, which no service of a stack
+        has: two releases do not fit beside one another."""
+        return f"release-of-{self.name}"
 
 
 def stack(
@@ -82,6 +83,22 @@ def stack(
 # --- What can be refused with nothing changed ------------------------------------
 
 
+def check_manager(stack: Stack) -> None:
+    """A Problem if the engine manages no Swarm."""
+    cluster.see_manager(stack.engine)
+
+
+def check_command(text: str) -> list[str]:
+    """The words of a command to run before. Raises Problem if a quote is not closed."""
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise Problem(f"--before {text!r} cannot be read: {error}") from None
+    if not words:
+        raise Problem('--before has no words: say --before "flask db upgrade"')
+    return words
+
+
 def check(
     stack: Stack, workloads: Sequence[Workload], architectures: Sequence[str]
 ) -> dict[str, Service]:
@@ -91,7 +108,6 @@ def check(
     stack, or a network, secret or port of the settings that a release would fail on.
     """
     engine, settings = stack.engine, stack.settings
-    cluster.see_manager(engine)
     nodes = cluster.nodes(engine)
     _see_nodes(nodes, architectures)
     found = cluster.services(engine)
@@ -320,14 +336,14 @@ def _reason(host: str, said: str) -> str:
 # --- What runs once before -------------------------------------------------------
 
 
-def run_before(stack: Stack, workload: Workload, command: str) -> None:
+def run_before(stack: Stack, workload: Workload, words: Sequence[str]) -> None:
     """Run a command once on the new image, as the service would run there.
 
     It has the service's variables, secrets, volumes and limits, and the networks of
     the one that serves, or else that of the settings. What it writes is told. Raises
     Problem if it fails.
     """
-    entry, *rest = shlex.split(command)
+    entry, *rest = words
     engine = stack.engine
     with (
         variables.handed(workload.environment) as (passed, environ),
@@ -352,8 +368,9 @@ def run_before(stack: Stack, workload: Workload, command: str) -> None:
         _tell_new(stack, service, said, whole=True)
     if task.state != "complete":
         last = next((line for lines in reversed(said) for line in lines[-1:]), "")
-        words = f"; its last words: {printable(last)}" if last else ""
-        raise Problem(f"`{command}` {task.end}, so nothing is deployed{words}")
+        also = f"; its last words: {printable(last)}" if last else ""
+        command = printable(shlex.join(words))
+        raise Problem(f"`{command}` {task.end}, so nothing is deployed{also}")
 
 
 def _ended(tasks: Sequence[Task], patience: _Patience) -> Task | None:
