@@ -224,9 +224,7 @@ def _probes(workload: Workload) -> Object:
     period, failures = _readiness(workload)
     return {
         Note("For health-timeout, until it has been ready once."): 0,
-        "startupProbe": _probe(
-            "/health/started", 1, workload.settings.health_timeout
-        ),
+        "startupProbe": _probe("/health/started", 1, workload.settings.health_timeout),
         "livenessProbe": _probe("/health/live", 10, 3),
         Note(
             f"Not ready is known within {period * failures} s, before the drain delay of "
@@ -462,4 +460,3 @@ def _label(name: str, kind: str, *, reserved: int = 0) -> str:
 def _memory(size: str) -> str:
     """A size as `run` has it; Kubernetes would take 128m for 0.128 bytes."""
     return size[:-1] + {"k": "Ki", "m": "Mi", "g": "Gi"}[size[-1]]
-

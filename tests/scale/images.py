@@ -31,20 +31,25 @@ class Project:
     root: Path
     environ: dict[str, str]
 
+    def begin(self, *command: str, **environ: str) -> subprocess.Popen[str]:
+        """A verb that goes on, with these variables over the project's own."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "containerize", *command],
+            cwd=self.root,
+            env=self.environ | environ,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
     def run(self, *command: str, **given: str) -> str:
         """What a verb wrote, with these settings over the project's own."""
         over = {f"CONTAINERIZE_{name.upper()}": text for name, text in given.items()}
-        done = subprocess.run(
-            [sys.executable, "-m", "containerize", *command],
-            cwd=self.root,
-            env=self.environ | over,
-            check=False,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, (command, done.stdout, done.stderr)
-        return done.stdout
+        with self.begin(*command, **over) as process:
+            out, err = process.communicate()
+        assert process.returncode == 0, (command, out, err)
+        return out
 
     def use(self, engine: Engine, host: str) -> None:
         """Build with `engine` from now on, and push to the registry `host`."""
@@ -104,24 +109,26 @@ class Edge:
     """A proxy that stands before the replicas."""
 
     name: str
-    config: str
+    config: Path
     words: tuple[str, ...]
     debian: str = ""
     """The package that has it; nothing if a wheel of the lock does."""
 
-    @property
-    def path(self) -> Path:
-        return EDGES / self.config
-
 
 HAPROXY = Edge(
-    "haproxy", "haproxy.cfg", ("/usr/sbin/haproxy", "-f", "/edge.conf"), "haproxy"
+    "haproxy",
+    EDGES / "haproxy.cfg",
+    ("/usr/sbin/haproxy", "-f", "/edge.conf"),
+    "haproxy",
 )
-NGINX = Edge("nginx", "nginx.conf", ("/usr/sbin/nginx", "-c", "/edge.conf"), "nginx")
+NGINX = Edge(
+    "nginx", EDGES / "nginx.conf", ("/usr/sbin/nginx", "-c", "/edge.conf"), "nginx"
+)
 CADDY = Edge(
-    "caddy", "Caddyfile",
+    "caddy",
+    EDGES / "Caddyfile",
     ("/usr/bin/caddy", "run", "--adapter", "caddyfile", "--config", "/edge.conf"),
-)  # fmt: skip
+)
 
 
 def unpacked(edge: Edge, settings: Settings, scratch: Path) -> Path:

@@ -145,26 +145,42 @@ class Proof:
         self,
         version: str,
         edge: Edge = HAPROXY,
-        overlays: Sequence[Path] = (),
         **given: str,
     ) -> None:
         """Deploy a version of the app behind an edge, as a user's overlay file has it.
 
         `given` are settings of the project, by name.
         """
-        variables = {
-            "EDGE_IMAGE": self.edges[edge.name],
-            "EDGE_CONFIG": str(edge.path),
-            "COUNTS": str(self.counts),
-            **images.VARIABLES,
-        }
         stack = self.project.manifest(self.images[version], **given)
-        files = [f"--compose-file={path}" for path in (*OVERLAYS, *overlays)]
+        files = [f"--compose-file={path}" for path in OVERLAYS]
         self.cluster.engine.run(
             *("stack", "deploy", "--compose-file=-", *files, "shop"),
             input=stack.encode(),
-            variables=variables,
+            variables=self._variables(edge),
         )
+
+    def _variables(self, edge: Edge) -> dict[str, str]:
+        """What the overlay files refer to."""
+        return {
+            "EDGE_IMAGE": self.edges[edge.name],
+            "EDGE_CONFIG": str(edge.config),
+            "COUNTS": str(self.counts),
+            **images.VARIABLES,
+        }
+
+    @contextlib.contextmanager
+    def releasing(self, version: str) -> Iterator[subprocess.Popen[str]]:
+        """`containerize release` of a version, which goes on."""
+        options = [f"--compose-file={path}" for path in OVERLAYS]
+        options += [f"--env={name}={text}" for name, text in images.VARIABLES.items()]
+        with self.project.begin(
+            "release", self.images[version], *options, **self._variables(HAPROXY)
+        ) as process:
+            try:
+                yield process
+            except BaseException:
+                process.kill()
+                raise
 
     def converge(self, seconds: float = 400) -> str:
         """Wait until an update has ended; its state."""
@@ -199,8 +215,7 @@ class Proof:
 
     def wait_answers(self) -> None:
         """Until the edge of each node has answers of the app, many in a row."""
-        for node in self.cluster.nodes:
-            wait(lambda node=node: self._answers(node), 120)
+        wait(lambda: all(map(self._answers, self.cluster.nodes)), 120)
 
     def _answers(self, node: Node) -> bool:
         import http.client

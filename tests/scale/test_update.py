@@ -1,17 +1,28 @@
 """An update loses nothing, nor does its way back; what is bad never takes over."""
 
+import time
+
 import pytest
 
-from tests.scale.cluster import wait
 from tests.scale.proof import BAD
 
 ENOUGH = 20_000
+WORDS = {
+    "3": "no shop today",
+    "4": "unhealthy",
+    "5": "GET /ready is 500",
+}
+"""What a release says of each bad version, its last words among it."""
 
 
 def test_an_update_and_its_way_back_lose_nothing(shop):
     with shop.load("update") as load:
-        shop.deploy("2")
-        assert shop.converge() == "completed"
+        with shop.releasing("2") as release:
+            said, complaint = release.communicate()
+        assert release.returncode == 0, (said, complaint)
+        digest = shop.images["2"].partition("@")[2]
+        assert digest in said.splitlines()[-1], said
+        assert shop.cluster.update("shop_shop") == "completed"
         assert len(shop.running("2")) == 3
         load.more(max(0, ENOUGH - load.sent))
         result = load.end()
@@ -33,17 +44,17 @@ def test_an_update_and_its_way_back_lose_nothing(shop):
 
 @pytest.mark.parametrize("version", BAD, ids=BAD.get)
 def test_a_bad_image_has_one_replica_and_is_rolled_back(shop, version):
-    with shop.load("bad") as load:
-        shop.deploy(version)
+    with shop.load("bad") as load, shop.releasing(version) as release:
         looks = []
-
-        def ended():
+        while release.poll() is None:
             looks.append((len(shop.tasks_of(version)), len(shop.running("1"))))
-            return shop.cluster.update("shop_shop") == "rollback_completed"
-
-        wait(ended, 400)
+            time.sleep(0.2)
+        said, complaint = release.communicate()
         load.more(1000)
         result = load.end()
+    assert release.returncode == 1, (said, complaint)
+    assert WORDS[version] in complaint
+    assert shop.cluster.update("shop_shop") == "rollback_completed"
     assert max(bad for bad, _ in looks) == 1
     assert min(good for _, good in looks) == 3
     assert result.lost == ()
