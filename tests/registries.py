@@ -54,7 +54,7 @@ class Registry:
         self.process: subprocess.Popen[bytes] | None = None
         root.mkdir(parents=True, exist_ok=True)
         # With a secret of its own, uploads outlive a restart.
-        address = {"addr": self.host, "secret": "secret of a test"}
+        http = {"addr": self.host, "secret": "secret of a test"}
         config = {
             "version": 0.1,
             "log": {"level": "warn"},
@@ -62,7 +62,7 @@ class Registry:
                 "filesystem": {"rootdirectory": str(root / "data")},
                 **settings.pop("storage", {}),
             },
-            "http": address | settings.pop("http", {}),
+            "http": http | settings.pop("http", {}),
             **settings,
         }
         (root / "config.yml").write_text(json.dumps(config))  # JSON is YAML too

@@ -94,6 +94,12 @@ class Release:
         return target
 
 
+# Each pod has a container of its own that only waits: catatonit is what waits there.
+PODMAN = ("podman", "runc", "uidmap", "catatonit")
+BOOKWORM = Release("bookworm", ("docker.io", *PODMAN))
+"""With the oldest engines of those that are supported."""
+
+
 def _download(settings: Settings, package: base.Package) -> bytes:
     """A package that a mirror has, with the hash that apt's signed lists give it."""
     failures = []

@@ -19,7 +19,7 @@ from typing import Any
 from containerize import settings
 from containerize.settings import Settings
 from tests.conftest import ROOT
-from tests.matrix.conftest import BOOKWORM
+from tests.matrix.releases import BOOKWORM
 from tests.scale import images
 from tests.scale.cluster import Cluster, Node, cluster, wait
 from tests.scale.images import EDGES, HAPROXY, Edge, Project
