@@ -141,6 +141,9 @@ class Proof:
     counts: Path
     """The directory in which the app counts."""
 
+    label = f"--filter=label=com.docker.swarm.service.name={SERVICE}"
+    """Of the app's containers."""
+
     def deploy(
         self,
         version: str,
@@ -259,9 +262,8 @@ class Proof:
 
     def containers(self) -> int:
         """How many containers of the app there are that have not ended."""
-        label = f"--filter=label=com.docker.swarm.service.name={SERVICE}"
         return sum(
-            len(node.engine.listing("ps", "--quiet", label))
+            len(node.engine.listing("ps", "--quiet", self.label))
             for node in self.cluster.nodes
         )
 
