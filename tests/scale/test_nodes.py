@@ -1,7 +1,7 @@
 """A node that fails costs what it was sent until the edge knew; a restart, nothing."""
 
-import re
 import signal
+import time
 
 import pytest
 
@@ -28,7 +28,8 @@ def without_daemon(node):
 def test_a_node_that_fails(shop, fails):
     node = shop.cluster.nodes[2]
     with shop.load("fails") as load:
-        cut = shop.now()
+        had = 3 - others(shop, node)
+        cut = time.time()
         mend = fails(node)
         # Its replica comes back on another node.
         wait(lambda: others(shop, node) == 3, 180)
@@ -38,23 +39,10 @@ def test_a_node_that_fails(shop, fails):
         shop.wait_running(3, "1")
         load.more(1000)
         result = load.end()
-    log = shop.edge_log(cut)
-    down = {
-        found[1]: time
-        for time, line in reversed(log)
-        if (found := re.match(r"Server shop/(\w+) is (?:going )?DOWN", line))
-    }
-    asked = {
-        found[2]: found[1]
-        for _, line in log
-        if (found := re.match(r"asked (\S+) (?:/\?|/count/)(\S+) ", line))
-    }
-    print("sent to:", {asked.get(one.name) for one in result.lost}, "down:", {
-        name: f"{time - cut:.1f} s after" for name, time in down.items()
-    })  # fmt: skip
-    # All was lost at one replica, and nothing was sent to that once it was known.
-    assert len({asked[one.name] for one in result.lost}) <= 1
-    assert [one for one in result.lost if one.began > down[asked[one.name]]] == []
+    seen = shop.seen(cut, result)
+    # All was lost at its replicas, and nothing was sent to one that was known to be gone.
+    assert len({*seen.asked.values()}) <= had
+    assert [one for one, at in seen.asked.items() if one.began > seen.down[at]] == []
     shop.once(result)
     shop.wait_running(3, "1")
 
@@ -68,7 +56,9 @@ def test_the_stack_survives_the_restart_of_every_daemon_in_turn(shop):
     nodes = shop.cluster.nodes
     for number, node in enumerate(nodes):
         # An edge that is restarted takes no new visitors: those go to another's.
-        with shop.load("restart", node=(number + 1) % len(nodes)) as load:
+        other = (number + 1) % len(nodes)
+        with shop.load("restart", node=other) as load:
+            began = time.time()
             node.stop()
             wait(lambda node=node: others(shop, node) == 3, 180)
             node.start()
@@ -77,6 +67,7 @@ def test_the_stack_survives_the_restart_of_every_daemon_in_turn(shop):
             shop.wait_answers()
             load.more(1000)
             result = load.end()
+        shop.seen(began, result, other)
         assert result.lost == ()
         shop.once(result)
 
