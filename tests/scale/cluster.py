@@ -191,6 +191,11 @@ class Cluster:
         inspect = ("service", "inspect", f"--format={form}", service)
         return self.engine.run(*inspect, echo=False).stdout.strip()
 
+    def take_tasks(self, node: Node, availability: str) -> None:
+        """Have a node be `active`, or `drain`ed."""
+        update = ("node", "update", f"--availability={availability}", node.name)
+        self.engine.run(*update)
+
     def wait_ready(self) -> None:
         """Until every node is ready."""
 
