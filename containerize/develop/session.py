@@ -55,8 +55,8 @@ def launch(
             *("--cap-add=SETUID", "--cap-add=SETGID", "--cap-add=DAC_OVERRIDE"),
             # A label of SELinux's would be written to each file of the tree.
             "--security-opt=label=disable",
-            _mount(settings.root, program.TREE),
-            _mount(Path(program.__file__), PROGRAM),
+            volumes.bound(settings.root, program.TREE),
+            volumes.bound(Path(program.__file__), PROGRAM),
         ),
         words=("python3", PROGRAM, user, str(settings.container_port)),
     )
@@ -69,15 +69,6 @@ def start_words() -> tuple[str, ...]:
 
 def _on_terminal() -> bool:
     return os.isatty(0) and os.isatty(1)
-
-
-def _mount(source: Path, target: str) -> str:
-    if any(character in str(source) for character in ',"\n'):
-        raise Problem(
-            f"engines cannot mount {str(source)!r}: move it to a path without commas, "
-            "quotes and line ends"
-        )
-    return f"--mount=type=bind,source={source},target={target},readonly"
 
 
 def see_free(settings: Settings, engine: Engine, *, name: str, port: int) -> None:

@@ -80,6 +80,7 @@ class Launch:
             *confined(confinement.of(settings)),
             f"--stop-timeout={settings.stop_timeout}",
             *(mount.option for mount in volumes.mounts(settings)),
+            *(secret.option for secret in volumes.secrets(settings)),
         ]
         if settings.network:
             command.append(f"--network={settings.network}")

@@ -1,4 +1,4 @@
-"""Volumes and directories that containers mount: made, seen to be writable, removed."""
+"""What containers mount, made and seen to be of use: volumes, directories, secrets."""
 
 from __future__ import annotations
 
@@ -29,7 +29,10 @@ def empty(path):
         return not os.listdir(path)
     except OSError:
         return False
-found = {p: [os.access(p, os.W_OK), os.stat(p).st_uid, empty(p)] for p in sys.argv[1:]}
+def look(path):
+    can = [os.access(path, way) for way in (os.R_OK, os.W_OK)]
+    return [*can, os.stat(path).st_uid, empty(path)]
+found = {path: look(path) for path in sys.argv[1:]}
 print(json.dumps([os.getuid(), os.getgid(), found]))
 """
 _GIVE = "import os, sys; os.chown(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))"
@@ -52,6 +55,44 @@ class Mount:
     def option(self) -> str:
         parts = (self.source, self.path, self.options)
         return f"--volume={':'.join(filter(None, parts))}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Secret:
+    """A file of the host's that a container finds by its name in /run/secrets."""
+
+    name: str
+    file: Path
+
+    @property
+    def path(self) -> str:
+        """Where the container has it, as a Swarm's tasks and Compose's do too."""
+        return f"/run/secrets/{self.name}"
+
+    @property
+    def option(self) -> str:
+        return bound(self.file, self.path)
+
+
+def bound(source: Path, target: str) -> str:
+    """The option that mounts a file or a directory of the host, to be read alone.
+
+    Raises Problem if engines cannot tell its path from the rest of the option.
+    """
+    if any(character in str(source) for character in ',"\n'):
+        raise Problem(
+            f"engines cannot mount {str(source)!r}: move it to a path without commas, "
+            "quotes and line ends"
+        )
+    return f"--mount=type=bind,source={source},target={target},readonly"
+
+
+def secrets(settings: Settings) -> tuple[Secret, ...]:
+    """The secrets of the settings; a relative path is from the repository's top."""
+    return tuple(
+        Secret(name, Path(os.path.abspath(settings.root / os.path.expanduser(file))))
+        for name, file in settings.secrets.items()
+    )
 
 
 def absolute(text: str, top: Path) -> str:
@@ -93,23 +134,31 @@ def prepare(
     reference: str,
     on_line: Callable[[str], None] = ignore,
 ) -> None:
-    """See that all that is mounted is there, and that the image's user can write it.
+    """See that all that is mounted is there, and that the image's user can use it.
 
     A volume that is missing is made, with the project's label; the image's user gets
-    one that is empty and root's. Raises Problem for a directory that is not there,
-    and for a mount without `:ro` that this user cannot write.
+    one that is empty and root's. Raises Problem for a directory or a file that is not
+    there, for a mount without `:ro` that this user cannot write, and for a secret that
+    it cannot read.
     """
-    found = mounts(settings)
+    found, files = mounts(settings), secrets(settings)
+    here = not engine.elsewhere()
+    for secret in files:
+        if here and not os.path.isfile(secret.file):
+            raise Problem(
+                f"there is no file {secret.file} for the secret {secret.name}, or not "
+                "to be seen by this user: write it, or mend secrets"
+            )
     for mount in found:
         if mount.named:
             _make(settings, engine, mount.source, on_line)
-        elif not engine.elsewhere() and not Path(mount.source).exists():
+        elif here and not os.path.exists(mount.source):
             raise Problem(
                 f"there is no {mount.source} to mount: make it, or mend volumes"
             )
     written = [m for m in found if "ro" not in m.options.split(",")]
-    if written:
-        _see_writable(settings, engine, reference, written, on_line)
+    if written or files:
+        _see_usable(settings, engine, reference, written, files, on_line)
 
 
 def _make(
@@ -127,20 +176,26 @@ def _make(
         on_line(f"volume {name} was there already, and not made for this project")
 
 
-def _see_writable(
+def _see_usable(
     settings: Settings,
     engine: Engine,
     reference: str,
     written: Sequence[Mount],
+    files: Sequence[Secret],
     on_line: Callable[[str], None],
 ) -> None:
     alone = ("run", "--rm", f"--label={settings.label}", *_ALONE)
-    binds = [mount.option for mount in written]
-    look = ("-I", "-S", "-c", _LOOK, *(mount.path for mount in written))
+    every: list[Mount | Secret] = [*written, *files]
+    look = ("-I", "-S", "-c", _LOOK, *(each.path for each in every))
+    binds = [each.option for each in every]
     answer = engine.run(*alone, *binds, reference, *look, echo=False)
     user, group, found = json.loads(answer.stdout)
+    for secret in files:
+        readable, _, owner, _ = found[secret.path]
+        if not readable:
+            raise Problem(_unreadable(engine, secret, owner, user, group))
     for mount in written:
-        writable, owner, empty = found[mount.path]
+        _, writable, owner, empty = found[mount.path]
         if writable:
             continue
         if not (mount.named and empty and owner == 0):
@@ -153,6 +208,16 @@ def _see_writable(
         on_line(f"volume {mount.source} is the app's now, that is user {user}'s")
 
 
+def _unreadable(
+    engine: Engine, secret: Secret, owner: int, user: int, group: int
+) -> str:
+    said = f"the app, user {user}, cannot read {secret.file}, the secret {secret.name}"
+    if owner == user:
+        return f"{said}, though it owns it: mend its mode, or its label for SELinux"
+    give = _given(engine, f"chown {user}:{group} {secret.file}")
+    return f"{said}, which is user {owner}'s: `{give}`"
+
+
 def _unwritable(engine: Engine, mount: Mount, owner: int, user: int, group: int) -> str:
     what = f"{'volume ' if mount.named else ''}{mount.source}"
     said = f"the app, user {user}, cannot write {what}, mounted at {mount.path}"
@@ -163,8 +228,17 @@ def _unwritable(engine: Engine, mount: Mount, owner: int, user: int, group: int)
     said = f"{said}, which is user {owner}'s: mount it with :ro"
     if mount.named:
         return f"{said}, or give its files to user {user}"
-    unshare = "podman unshare " if engine.kind == "podman" and os.geteuid() else ""
-    return f"{said}, or `{unshare}chown -R {user}:{group} {mount.source}`"
+    give = _given(engine, f"chown -R {user}:{group} {mount.source}")
+    return f"{said}, or `{give}`"
+
+
+def _given(engine: Engine, command: str) -> str:
+    """A command on files, in the user namespace of the engine's containers."""
+    return (
+        f"podman unshare {command}"
+        if engine.kind == "podman" and os.geteuid()
+        else command
+    )
 
 
 def owned(settings: Settings, engine: Engine) -> list[str]:

@@ -82,10 +82,11 @@ def reads(settings: Settings) -> tuple[sources.File, ...]:
     A backend reads them, whether or not they are packed.
     """
     wanted = os.fsencode(_readme(settings))
+    held_back = selection.held_back(settings)
 
     def takes(path: bytes) -> bool:
         at_top = b"/" not in path or path == wanted
-        return at_top and not selection.is_secret(path)
+        return at_top and not selection.is_secret(path) and not held_back(path)
 
     return sources.read(settings.root, takes).files
 

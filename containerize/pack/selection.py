@@ -7,7 +7,7 @@ import functools
 import os
 import posixpath
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from containerize import disk
@@ -109,6 +109,7 @@ def ignored(settings: Settings) -> tuple[str, ...]:
         for path in sorted(sources.ignored(settings.root))
         if not _left_out(never, path.rstrip(b"/"), path.endswith(b"/"))
         and not choice.excluded(path)
+        and not choice.secret(path)
         and not choice.included(path)
         and not _left_out(choice.rules, path.rstrip(b"/"), path.endswith(b"/"))
         and not _environment(settings.root, path)
@@ -145,6 +146,28 @@ def is_secret(path: bytes) -> bool:
     return bool(_left_out(_never(), path))
 
 
+def held_back(settings: Settings) -> Callable[[bytes], bool]:
+    """Tells of a path whether it leads to what only containers get, never an image.
+
+    That is `env_file` and `secrets`, by whatever name or link a file can be had.
+    """
+    named = [settings.env_file, *settings.secrets.values()]
+    found = {
+        _identity(os.path.expanduser(name), settings.root) for name in named if name
+    }
+    found.discard(None)
+    return lambda path: bool(found) and _identity(path, settings.root) in found
+
+
+def _identity(path: str | bytes, root: Path) -> tuple[int, int] | None:
+    """What tells a file from all others; None if there is none."""
+    try:
+        state = os.stat(os.path.join(os.fsencode(root), os.fsencode(path)))
+    except (OSError, ValueError):
+        return None
+    return state.st_dev, state.st_ino
+
+
 class _Choice:
     """The rules of one project, and what they have left out so far."""
 
@@ -157,15 +180,12 @@ class _Choice:
             settings.requirements_lock_name,
         ]
         tools = [*FOR_TOOLS, *(f"/{_escaped(name)}" for name in own)]
-        never = [*NEVER_PACKED]
-        secret = Path(os.path.normpath(settings.root / settings.env_file))
-        if settings.env_file and secret.is_relative_to(settings.root):
-            never.append("/" + _escaped(secret.relative_to(settings.root).as_posix()))
+        self.secret = held_back(settings)
         if _is_ours(settings.root / "tasks.py"):
             tools.append("/tasks.py")
         self._tools = Rules(_lines(tools))
-        self.rules = Rules(_lines((*never, *FOR_READERS, *tools)))
-        self._never = Rules(_lines(never))
+        self.rules = Rules(_lines((*NEVER_PACKED, *FOR_READERS, *tools)))
+        self._never = _never()
         self._exclude = Rules(_lines(settings.exclude))
         # A pattern that ends in stars says nothing of a file that looks secret.
         no_name = [re.fullmatch(r"(.*/)?[*?]+", item) for item in self._include]
@@ -185,7 +205,7 @@ class _Choice:
         if self.excluded(path):
             return False
         bare, directory = path.rstrip(b"/"), path.endswith(b"/")
-        left = self._included(bare, directory)
+        left = bare if self.secret(bare) else self._included(bare, directory)
         if left is None:
             left = _left_out(self.rules, bare, directory)
         if left:

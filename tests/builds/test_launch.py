@@ -147,6 +147,66 @@ def test_a_directory_that_is_not_there_is_not_made(own, using, built, tmp_path):
     assert not (tmp_path / "nowhere").exists()
 
 
+READ = "print(open('/run/secrets/db').read())"
+
+
+@pytest.fixture
+def secret(tmp_path):
+    """A file that the app's user alone may read."""
+    file = tmp_path / "db-password"
+    file.write_text("hunter2")
+    os.chown(file, 65532, 65532)
+    os.chmod(file, 0o400)
+    return file
+
+
+def test_a_secret_is_a_file_of_the_service_its_commands_and_exec(
+    own, using, built, secret, capfd
+):
+    own = dataclasses.replace(
+        own,
+        secrets={"db": str(secret)},
+        commands={"worker": "python3 -c 'import time; time.sleep(600)'"},
+    )
+    running = container.run(own, using, built.references[0], port=0)
+    for name in (running.name, f"{running.name}-worker"):
+        assert inside(using, name, READ) == "hunter2"
+        with pytest.raises(Problem):
+            inside(using, name, "open('/run/secrets/db', 'a')")
+    capfd.readouterr()
+    assert python(own, using, built, READ) == 0
+    assert capfd.readouterr().out.strip().endswith("hunter2")
+
+
+def test_a_secret_that_the_app_cannot_read_starts_nothing(own, using, built, secret):
+    own = dataclasses.replace(own, secrets={"db": str(secret)})
+    os.chown(secret, 0, 0)
+    said = (
+        rf"cannot read {secret}, the secret db, which is user 0's: `chown 65532:65532"
+    )
+    with pytest.raises(Problem, match=said):
+        container.run(own, using, built.references[0], port=0)
+    secret.unlink()
+    with pytest.raises(Problem, match=f"there is no file {secret} for the secret db"):
+        container.run(own, using, built.references[0], port=0)
+    assert container._listed(own, using, f"name={own.container_name}") == []
+    assert not secret.exists()  # no engine made a directory of that name
+
+
+def test_up_replaces_what_has_another_secret(own, using, built, secret):
+    own = dataclasses.replace(own, secrets={"db": str(secret)})
+    first, _ = up(own, using, built, port=0)
+    again, said = up(own, using, built, port=first.port)
+    assert said == []
+    other = secret.with_name("other")
+    other.write_text("swordfish")
+    os.chown(other, 65532, 65532)
+    changed = dataclasses.replace(own, secrets={"db": str(other)})
+    last, said = up(changed, using, built, port=again.port)
+    assert "is replaced" in said[-1]
+    assert inside(using, last.name, READ) == "swordfish"
+
+
 def test_a_network_is_joined_and_one_that_is_not_there_is_told(own, using, built):
     network = f"containerize-test-{secrets.token_hex(4)}"
     own = dataclasses.replace(own, network=network)

@@ -72,6 +72,13 @@ def test_a_file_of_another_encoding_is_one_line(tmp_path):
         ("VOLUMES", "da ta:/data", "use NAME:/path"),
         ("VOLUMES", "data:/data:ro:x", "use NAME:/path"),
         ("COMMANDS", "x", "use pyproject.toml"),
+        ("SECRETS", "x", "use pyproject.toml"),
+        ("REPLICAS", "0", "replicas must be at least 1"),
+        ("DRAIN_DELAY", "-1", "drain-delay -1 is not from 0 to 3600"),
+        ("DRAIN_DELAY", "3601", "drain-delay 3601 is not from 0 to 3600"),
+        ("DRAIN_DELAY", "1.5", "must be a whole number"),
+        ("INGRESS_PORT", "70000", "ingress-port 70000 is no port"),
+        ("INGRESS_PORT", "-1", "ingress-port -1 is no port"),
     ],
 )
 def test_bad_values_get_one_line(tmp_path, variable, value, message):
@@ -130,6 +137,38 @@ def test_bad_commands_get_one_line(tmp_path, line, message):
     root = project(tmp_path, f"[tool.containerize.commands]\n{line}")
     with pytest.raises(Problem, match=message):
         settings.load(root, {})
+
+
+def test_secrets_are_a_table(tmp_path):
+    table = '[tool.containerize.secrets]\ndb-password = "secrets/db"'
+    loaded = settings.load(project(tmp_path, table), {})
+    assert loaded.secrets == {"db-password": "secrets/db"}
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('"a/b" = "x"', "'a/b' is no name"),
+        ('".." = "x"', r"'\.\.' is no name"),
+        (f'{"a" * 65} = "x"', "is no name: use up to 64"),
+        ('"a-" = "x"', "'a-' is no name"),
+        ('db = ""', "'' is no file"),
+        ('db = "a,b"', "is no file that engines can mount"),
+        ("db = 1", "must be a table"),
+    ],
+)
+def test_bad_secrets_get_one_line(tmp_path, line, message):
+    root = project(tmp_path, f"[tool.containerize.secrets]\n{line}")
+    with pytest.raises(Problem, match=message) as caught:
+        settings.load(root, {})
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"), [("1k", 1 << 10), ("128m", 128 << 20), ("2g", 2 << 30)]
+)
+def test_a_size_is_so_many_bytes(size, expected):
+    assert settings.size_in_bytes(settings.check_size(size)) == expected
 
 
 def test_a_missing_file_or_image_is_named(tmp_path):

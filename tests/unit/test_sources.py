@@ -16,7 +16,7 @@ from containerize import build, settings, tasks
 from containerize.errors import Problem
 from containerize.image import record
 from containerize.image.canonical import ImageDigests
-from containerize.pack import layers, selection, sources
+from containerize.pack import layers, project, selection, sources
 from containerize.verify import rebuild
 
 ROOT = settings.find_root(Path(__file__).parent)
@@ -433,6 +433,37 @@ def test_no_file_of_variables_is_packed(tmp_path):
         assert [f.path for f in found.files] == ["config/other.txt", "main.py"]
         assert {"config/settings.txt", "prod.env"} <= set(found.left_out)
     assert "config/settings.txt" in [f.path for f in app(root).files]
+
+
+def test_no_secret_is_packed_by_whatever_name(tmp_path):
+    names = ("main.py", "data/db-password", "data/other", "db-password")
+    root = repository(tmp_path, dict.fromkeys(names, "hunter2\n"))
+    os.symlink("db-password", root / "data/link")
+    os.link(root / "data/db-password", root / "data/again")
+    git(root, "add", "--all")
+    options = {"include": ("data/db-password", "data/", "*")}
+    everything = {f.path for f in app(root, **options).files}
+    assert {"data/db-password", "data/link", "data/again"} <= everything
+    for name in ("data/db-password", "./data/link", f"{root}/data/again"):
+        found = app(root, secrets={"db-password": name}, **options)
+        packed = {f.path for f in found.files}
+        assert {"main.py", "data/other", "db-password"} <= packed
+        left = {"data/db-password", "data/link", "data/again"}
+        assert packed.isdisjoint(left)
+        assert left <= set(found.left_out)
+    # What a backend reads at the top is none either.
+    named = {"db-password": "db-password"}
+    own = dataclasses.replace(settings.load(root, {}), secrets=named)
+    assert "db-password" not in {f.path for f in project.reads(own)}
+
+
+def test_nobody_is_told_to_include_a_secret(tmp_path):
+    root = repository(tmp_path, {".gitignore": "secrets/a\ndata\n", "main.py": ""})
+    put(root, {"secrets/a": "hunter2\n", "data": ""})
+    own = settings.load(root, {})
+    assert set(selection.ignored(own)) == {"data", "secrets/a"}
+    own = dataclasses.replace(own, secrets={"a": "secrets/a"})
+    assert selection.ignored(own) == ("data",)
 
 
 def test_build_prints_what_is_left_out_in_a_few_lines(tmp_path, capsys):

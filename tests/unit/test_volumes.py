@@ -1,9 +1,13 @@
 """What containers mount: the settings, as options of the engine."""
 
+import dataclasses
+import os
+
 import pytest
 
 from containerize import settings
 from containerize.engines import volumes
+from containerize.errors import Problem
 
 
 @pytest.fixture
@@ -27,3 +31,26 @@ def test_a_test_has_volumes_apart_and_writes_no_directory(project, tmp_path):
         "late-x:/data/",
         f"{tmp_path}/conf:/conf:Z,ro",
     )
+
+
+def test_secrets_are_files_below_the_top_or_where_they_are(project, tmp_path):
+    files = {"db": "secrets/db", "key": "/etc/shop/key", "mine": "~/mine"}
+    given = dataclasses.replace(project, secrets=files)
+    home = os.path.expanduser("~")
+    assert [secret.option for secret in volumes.secrets(given)] == [
+        f"--mount=type=bind,source={source},target=/run/secrets/{name},readonly"
+        for name, source in (
+            ("db", f"{tmp_path}/secrets/db"),
+            ("key", "/etc/shop/key"),
+            ("mine", f"{home}/mine"),
+        )
+    ]
+
+
+@pytest.mark.parametrize("character", ',"\n')
+def test_a_top_that_engines_cannot_mount_from_is_one_line(project, character):
+    top = project.root / f"a{character}b"
+    given = dataclasses.replace(project, root=top, secrets={"db": "db"})
+    with pytest.raises(Problem, match=r"engines cannot mount .*: move it") as caught:
+        [secret.option for secret in volumes.secrets(given)]
+    assert "\n" not in str(caught.value)
