@@ -28,9 +28,14 @@ _HEAD = """\
   invoke manifest swarm | docker stack deploy --with-registry-auth -c - {stack}
 Files of your own come after it, each with -c, and go over it.
 
-A stack has no field for no-new-privileges (it ignores security_opt). No file of the
-image is setuid or has capabilities, so that there is nothing to gain. For all that a
-node runs, its daemon.json can say it: "no-new-privileges": true."""
+A stack has no field for no-new-privileges (it ignores security_opt). {files}
+For all that a node runs, its daemon.json can say it: "no-new-privileges": true."""
+_HARMLESS = """\
+No file of the
+image is setuid or has capabilities, so that there is nothing to gain."""
+_FOREIGN = """\
+Programs of
+base-image may be setuid: with no capability to have, all they gain is another user."""
 _TEMPORARY = "No program runs from it: Swarm itself adds noexec, nosuid and nodev."
 _VARIABLES = "Values come from the environment of `docker stack deploy`."
 _DRAIN = "The drain delay comes on top of what `run` leaves to requests in flight."
@@ -60,10 +65,11 @@ def stack(workloads: Sequence[Workload], *, values: bool = False) -> str:
     """
     first = workloads[0]
     name = service_name(first.name)
-    head = worded(_HEAD.format(name=first.settings.image, stack=name))
+    files = _FOREIGN if first.settings.base_image else _HARMLESS
+    head = _HEAD.format(name=first.settings.image, stack=name, files=files)
     return written(
         {
-            Note(head): None,
+            Note(worded(head)): None,
             "version": "3.9",
             "services": {
                 service_name(each.name): _service(each, values) for each in workloads
@@ -197,7 +203,7 @@ def _ports(workload: Workload) -> dict[str, Any]:
 
 def _environment(workload: Workload, values: bool) -> dict[str, Any]:
     theirs = {
-        name: _escaped(value) if values else _reference(name)
+        name: _escaped(value, name) if values else _reference(name)
         for name, value in sorted(workload.environment.items())
         if name not in workload.own
     }
@@ -220,7 +226,7 @@ def _reference(name: str) -> str:
     return f"${{{name}?{worded('set it, or use invoke release')}}}"
 
 
-def _escaped(text: str) -> str:
+def _escaped(text: str, name: str = "a command") -> str:
     """A text of the user's, in which `docker stack deploy` replaces nothing.
 
     Raises Problem, without the text, if YAML cannot hold it.
@@ -228,9 +234,7 @@ def _escaped(text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise Problem(
-            "a variable or a command is not UTF-8, which a stack file must be"
-        ) from None
+        raise Problem(f"{name} is not UTF-8, which a stack file must be") from None
     return text.replace("$", "$$")
 
 
