@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.adopters.conftest import Adopter
+from tests.conftest import PATIENCE
 
 SHAPES = Path(__file__).with_name("shapes")
 ENGINES = ("docker", "podman")
@@ -26,7 +27,7 @@ def answer(url: str) -> tuple[int, str]:
             return None
 
     try:
-        with urllib.request.build_opener(Stay).open(url, timeout=10) as found:
+        with urllib.request.build_opener(Stay).open(url, timeout=PATIENCE) as found:
             return found.status, found.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
