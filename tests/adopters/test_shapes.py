@@ -14,6 +14,7 @@ import pytest
 
 from tests import privileges
 from tests.adopters.conftest import Adopter
+from tests.conftest import PATIENCE
 
 SHAPES = Path(__file__).with_name("shapes")
 ENGINES = ("docker", "podman")
@@ -27,7 +28,7 @@ def answer(url: str) -> tuple[int, str]:
             return None
 
     try:
-        with urllib.request.build_opener(Stay).open(url, timeout=10) as found:
+        with urllib.request.build_opener(Stay).open(url, timeout=PATIENCE) as found:
             return found.status, found.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
