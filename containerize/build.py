@@ -20,6 +20,7 @@ from typing import Any
 from packaging.requirements import Requirement
 
 from containerize import DISTRIBUTION, FORMAT, disk
+from containerize.engines import container
 from containerize.engines.engine import Engine, ignore
 from containerize.errors import Problem, some
 from containerize.fetch import bases, inputs
@@ -696,38 +697,58 @@ def remove(
 ) -> None:
     """Remove the project's containers and images, found by their label.
 
-    `on_line` is told which went. Raises Problem where some stay, as those do that
-    other images are built on.
+    Those that a Swarm or a pod runs stay. `on_line` is told which went, and which
+    stay. Raises Problem where others stay, as those do that other images are built on.
     """
-    for kind, verb, noun, form in (
-        ("ps", "rm", "container", "{{.Names}}"),
-        ("images", "rmi", "image", "{{.Repository}}:{{.Tag}}"),
+    for look, verb, noun in (
+        (_containers, "rm", "container"),
+        (_images, "rmi", "image"),
     ):
-        found = _labelled(settings, engine, kind, "--quiet", "--no-trunc")
-        if not found:
-            continue
-        named = _labelled(settings, engine, kind, f"--format={form}")
-        left = found
+        named = look(settings, engine)
+        left = [*named]
         while left:
             # By ID, not echoed: dozens of them say nothing to a reader.
             answer = engine.run(verb, "--force", *left, check=False, echo=False)
-            before, left = (
-                left,
-                _labelled(settings, engine, kind, "--quiet", "--no-trunc"),
-            )
+            before, left = left, [*look(settings, engine)]
             if len(left) >= len(before):  # else one was the base of another
                 problem = engine.problem((verb,), answer.stderr)
-                said = f"{_count(left, noun)} of {len(found)} cannot go"
+                said = f"{_count(left, noun)} of {len(named)} cannot go"
                 raise Problem(f"{said}: {problem}")
-        names = some([name for name in named if "<none>" not in name])
-        on_line(f"removed   {_count(found, noun)}{names and ': '}{names}")
+        if named:
+            on_line(f"removed   {_told(named, noun)}")
+    if kept := _images(settings, engine, kept=True):
+        on_line(f"kept      {_told(kept, 'image')}, which a Swarm or a pod runs")
 
 
-def _labelled(
-    settings: Settings, engine: Engine, kind: str, *options: str
-) -> list[str]:
+def _containers(settings: Settings, engine: Engine) -> dict[str, list[str]]:
+    """The names of the project's containers by ID."""
+    return _by_id(container.listed(settings, engine, form="{{.ID}}={{.Names}}"))
+
+
+def _images(
+    settings: Settings, engine: Engine, *, kept: bool = False
+) -> dict[str, list[str]]:
+    """The names of the project's images by ID: of those that nothing else runs, or, if
+    `kept`, of the others."""
+    form = "--format={{.ID}}={{.Repository}}:{{.Tag}}"
     label = f"--filter=label={settings.label}"
-    return list(dict.fromkeys(engine.listing(kind, "--all", *options, label)))
+    found = _by_id(engine.listing("images", "--all", "--no-trunc", form, label))
+    used = container.images_kept(settings, engine) if found else set()
+    return {one: names for one, names in found.items() if (one in used) == kept}
+
+
+def _by_id(lines: Sequence[str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for line in lines:
+        identity, _, name = line.partition("=")
+        found.setdefault(identity, []).append(name)
+    return found
+
+
+def _told(found: Mapping[str, Sequence[str]], noun: str) -> str:
+    names = [n for each in found.values() for n in each if "<none>" not in n]
+    text = some(list(dict.fromkeys(names)))
+    return f"{_count([*found], noun)}{text and ': '}{text}"
 
 
 def _count(found: Sequence[str], noun: str) -> str:

@@ -360,13 +360,25 @@ def verify(
     verbose: bool = False,
 ) -> None:
     """Rebuild from nothing, otherwise each time, and compare the digests."""
+    using = [Session(name).engine for name in engine or [""]]
+    compare(s, using, against, every=all, verbose=verbose)
+
+
+def compare(
+    s: Session,
+    using: Sequence[Engine],
+    against: str,
+    *,
+    every: bool = False,
+    verbose: bool = False,
+) -> None:
+    """Rebuild what `against` names, and say that it is equal, or raise Problem."""
     from containerize.errors import Problem
     from containerize.fetch import inputs
     from containerize.verify import against as named
-    from containerize.verify import every
+    from containerize.verify import every as rebuilding
 
-    using = [Session(name).engine for name in engine or [""]]
-    target = named.find(s.settings, using, against, every=all, progress=Meter())
+    target = named.find(s.settings, using, against, every=every, progress=Meter())
     for note in target.notes:
         say(note)
     for wanted in target.images:
@@ -377,7 +389,7 @@ def verify(
     def tell(rebuilt: Rebuild) -> None:
         say(f"{rebuilt.digests.manifest}  {rebuilt.name}, {rebuilt.seconds:.1f} s")
 
-    found = every.verify(
+    found = rebuilding.verify(
         s.settings,
         using,
         target,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
+from collections.abc import Sequence
+from typing import Any
 
-from containerize.terminal import aside, put
-from containerize.verbs import GIVEN, Session, verb
+from containerize.terminal import Meter, aside, put, say
+from containerize.verbs import ENGINE, GIVEN, Session, verb
 
 KINDS = ("swarm", "kubernetes")
 
@@ -54,3 +57,127 @@ def manifest(
             f"note: {named} is not what dist/ holds, {held}: `invoke push` sends that"
         )
     put(text, end="")
+
+
+def _dry_release(
+    s: Session,
+    target: str,
+    tag: Sequence[str] = (),
+    stack: str = "",
+    kubernetes: bool = False,
+    **_: Any,
+) -> str:
+    from containerize.deploy import swarm
+    from containerize.publish import push, reference
+
+    if kubernetes:
+        return "\n".join(_kubernetes(s, target, tag))
+    name = stack or swarm.service_name(s.settings.image)
+    sent = "" if reference.parse(target).digest else "push it, "
+    if sent:
+        target = ", ".join(map(str, push.targets(s.settings, target, tag)))
+    return (
+        f"Would {sent}see that each node pulls {target}, and deploy it as the stack "
+        f"{name}."
+    )
+
+
+def _kubernetes(s: Session, target: str, tag: Sequence[str]) -> list[str]:
+    """The commands that release through Kubernetes."""
+    from containerize.publish import push, reference
+
+    name = f"deployment/{s.settings.image.replace('_', '-').replace('.', '-')}"
+    named = reference.parse(target)
+    if named.digest:
+        first, image = [], f" --image {target}"
+    else:
+        push.targets(s.settings, target, tag)
+        first, image = (
+            [f"invoke push {target}{''.join(f' --tag {t}' for t in tag)}"],
+            "",
+        )
+    return [
+        *first,
+        f"invoke manifest kubernetes{image} | kubectl apply -f -",
+        f"kubectl rollout status {name} || kubectl rollout undo {name}",
+    ]
+
+
+@verb(
+    _dry_release,
+    positional=["target"],
+    iterable=["tag", "compose_file", "env"],
+    help={
+        "target": "REGISTRY[:PORT]/NAME to push to, or what was pushed before, "
+        "REGISTRY/NAME@sha256:…",
+        "tag": "tag to give; can be repeated; by default those of the settings",
+        "stack": "name of the stack; by default the image's",
+        "compose-file": "stack file of your own over ours; can be repeated",
+        "before": "command to run once on the new image before any task is replaced",
+        "verify": "rebuild the image first, and go on only if it is equal",
+        "no-evidence": "push neither SBOM nor provenance, which go beside the image",
+        "env": GIVEN["env"],
+        "env-file": GIVEN["env-file"],
+        "kubernetes": "only print the commands that do it there",
+        "engine": ENGINE,
+    },
+)
+def release(
+    s: Session,
+    tag: list[str],
+    compose_file: list[str],
+    env: list[str],
+    target: str,
+    stack: str = "",
+    before: str = "",
+    verify: bool = False,
+    no_evidence: bool = False,
+    env_file: str = "",
+    kubernetes: bool = False,
+    engine: str = "",
+) -> None:
+    """Push, deploy through Docker Swarm, and wait: release REGISTRY/NAME."""
+    from containerize import tasks
+    from containerize.deploy import release as releasing
+    from containerize.deploy import workload
+    from containerize.errors import Problem
+    from containerize.publish import push, reference
+    from containerize.tasks_publish import built, send
+    from containerize.verify import pushed
+
+    if kubernetes:
+        for line in _kubernetes(s, target, tag):
+            say(line)
+        return
+    named = reference.parse(target)
+    if named.digest and tag:
+        raise Problem(f"{target} is there already: leave out --tag")
+    wanted = [] if named.digest else push.targets(s.settings, target, tag)
+    words = releasing.check_command(before) if before else []
+    using = s.engine
+    settings, environment = s.given(env=env, env_file=env_file)
+    where = releasing.stack(settings, using, stack, compose_file, tell=say)
+    releasing.check_manager(where)
+    architectures = settings.image_architectures
+    if named.digest:
+        image = workload.image(settings, target)
+        found = pushed.find(settings, image, progress=Meter())
+        architectures = tuple(found.images)
+    else:
+        image = f"{named.repository}@sha256:{'0' * 64}"
+    loads = workload.workloads(settings, image, environment)
+    standing = releasing.check(where, loads, architectures)
+    if named.digest:
+        if verify:
+            tasks.compare(s, [using], image)
+    else:
+        images = built(s)
+        if verify:
+            tasks.compare(s, [using], str(images.archive))
+        send(s, images, wanted, evidence=not no_evidence)
+        image = f"{named.repository}@{images.digest}"
+        loads = tuple(dataclasses.replace(one, image=image) for one in loads)
+    releasing.see_pulled(where, loads[0])
+    if words:
+        releasing.run_before(where, loads[0], words)
+    say(releasing.deploy(where, loads, standing))

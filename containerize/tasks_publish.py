@@ -11,6 +11,7 @@ from containerize.verbs import ENGINE, Session, verb
 
 if TYPE_CHECKING:
     from containerize.publish.evidence import Attachment
+    from containerize.publish.reference import Reference
     from containerize.publish.subjects import Images
 
 
@@ -72,14 +73,23 @@ def push(
     from containerize.publish import push as pushing
 
     wanted = pushing.targets(s.settings, target, tag)
-    found = built(s)
+    send(s, built(s), wanted, evidence=not no_evidence)
+
+
+def send(
+    s: Session, found: Images, wanted: Sequence[Reference], *, evidence: bool
+) -> None:
+    """Push the images, with SBOM and provenance if wanted, and say what came of it."""
+    from containerize.publish import push as pushing
+
     beside: list[Attachment] = []
     notes = []
-    if not no_evidence:
-        from containerize.publish import evidence, provenance
+    if evidence:
+        from containerize.publish import evidence as kept
+        from containerize.publish import provenance
 
         source = provenance.source(s.settings, found.subjects[0].inputs)
-        beside = evidence.attachments(found.subjects, source, found.index)
+        beside = kept.attachments(found.subjects, source, found.index)
         if not source.commit:
             notes.append(f"the provenance names no commit: {source.state}")
     done = pushing.push(
@@ -87,7 +97,7 @@ def push(
         found.archive,
         wanted,
         progress=Meter(),
-        expected=found.index or found.subjects[0].manifest,
+        expected=found.digest,
         beside=beside,
     )
     for note in notes:

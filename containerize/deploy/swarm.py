@@ -9,6 +9,7 @@ from typing import Any
 
 from containerize.deploy.workload import Workload
 from containerize.deploy.yaml import Note, written
+from containerize.engines import variables
 from containerize.engines.volumes import Mount, mounts
 from containerize.errors import Problem
 from containerize.terminal import worded
@@ -222,6 +223,11 @@ def _reference(name: str) -> str:
         raise Problem(
             f"the variable {name} cannot be referred to in a stack file: give it a "
             "name of letters, digits and '_', or use `invoke release`"
+        )
+    if variables.heeded(name):
+        raise Problem(
+            f"the variable {name} is one that `docker stack deploy` has or reads "
+            "itself, so that its value would be no other: use `invoke release`"
         )
     return f"${{{name}?{worded('set it, or use invoke release')}}}"
 

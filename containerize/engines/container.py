@@ -279,12 +279,46 @@ def see_commands(
 
 def _with(settings: Settings, engine: Engine, name: str) -> list[str]:
     """The containers of commands beside the service's container `name`."""
-    return _listed(settings, engine, f"label={SERVICE}={name}")
+    return listed(settings, engine, f"label={SERVICE}={name}")
 
 
-def _listed(settings: Settings, engine: Engine, *filters: str) -> list[str]:
+_TASK = "com.docker.swarm.task.id"
+"""Label of the containers of a Swarm's services."""
+_KEEPER = {
+    "docker": f'{{{{.Label "{_TASK}"}}}}',
+    "podman": "{{.Pod}}",
+}
+"""What else starts and stops a container, as `ps` has it: a Swarm, or a pod."""
+
+
+def listed(
+    settings: Settings, engine: Engine, *filters: str, form: str = "{{.Names}}"
+) -> list[str]:
+    """The project's containers, as `form` has each; none that is a Swarm's or a pod's,
+    which have its label from the image."""
+    found = _with_keepers(settings, engine, *filters, form=form)
+    return [one for one, keeper in found if not keeper]
+
+
+def images_kept(settings: Settings, engine: Engine) -> set[str]:
+    """The IDs of the images that a Swarm or a pod runs here."""
+    found = _with_keepers(settings, engine, form="{{.ID}}")
+    kept = [one for one, keeper in found if keeper]
+    if not kept:
+        return set()
+    # One that has gone meanwhile keeps none.
+    words = ("container", "inspect", "--format={{.Image}}", *kept)
+    answer = engine.run(*words, check=False, echo=False)
+    return {f"sha256:{one.removeprefix('sha256:')}" for one in answer.stdout.split()}
+
+
+def _with_keepers(
+    settings: Settings, engine: Engine, *filters: str, form: str
+) -> list[tuple[str, str]]:
     every = [f"--filter={each}" for each in (f"label={settings.label}", *filters)]
-    return engine.listing("ps", "--all", *every, "--format={{.Names}}")
+    words = (*every, "--no-trunc", f"--format={form}/{_KEEPER[engine.kind]}")
+    found = engine.listing("ps", "--all", *words)
+    return [(one.rpartition("/")[0], one.rpartition("/")[2]) for one in found]
 
 
 def execute(
@@ -305,7 +339,7 @@ def execute(
     engine.run("image", "inspect", "--format", "{{.Id}}", reference, echo=False)
     volumes.prepare(settings, engine, reference, on_line)
     # Those of an `exec` that was killed.
-    for name in _listed(settings, engine, f"label={ONCE}", "status=exited"):
+    for name in listed(settings, engine, f"label={ONCE}", "status=exited"):
         engine.discard(name)
     launch = once(settings, reference, words, environment=environment)
     try:
@@ -365,20 +399,24 @@ def inspected(
 ) -> tuple[str | None, dict[str, str]]:
     """The state and the labels of this project's container of that name.
 
-    None, and no labels, where there is none.
+    None, and no labels, where there is none, and for one that is a Swarm's or a pod's.
     """
+    pod = "{{.Pod}}" if engine.kind == "podman" else ""
+    form = "{{json .Config.Labels}} {{.State.Status}}/" + pod
     answer = engine.run(
-        "container", "inspect", "--format", "{{json .Config.Labels}} {{.State.Status}}",
-        name, check=False, echo=False,
-    )  # fmt: skip
+        "container", "inspect", "--format", form, name, check=False, echo=False
+    )
     if answer.returncode:
         if "no such container" in answer.stderr.lower():
             return None, {}
         raise engine.problem(("inspect",), answer.stderr)
-    text, _, status = answer.stdout.strip().rpartition(" ")
+    text, _, words = answer.stdout.strip().rpartition(" ")
+    status, _, keeper = words.partition("/")
     labels = json.loads(text) or {}
+    keeper = keeper or labels.get(_TASK, "")
     key, _, value = settings.label.partition("=")
-    return (status, labels) if labels.get(key) == value else (None, {})
+    ours = labels.get(key) == value and not keeper
+    return (status, labels) if ours else (None, {})
 
 
 def published(settings: Settings, engine: Engine, name: str) -> int:
@@ -686,7 +724,7 @@ def mend(
 ) -> None:
     """Finish or undo a `replace` that was killed in the middle."""
     coming, trying = following(name), trial(name)
-    names = _listed(settings, engine)
+    names = listed(settings, engine)
     if trying in names:
         engine.discard(trying)
     if coming not in names:
@@ -732,7 +770,7 @@ def stop(settings: Settings, engine: Engine, name: str) -> tuple[str, ...]:
     if not found or state(settings, engine, name):
         require(settings, engine, name)
         found.insert(0, name)
-    names = _listed(settings, engine)
+    names = listed(settings, engine)
     found += [each for each in (following(name), trial(name)) if each in names]
     ran = [each for each in found if state(settings, engine, each) == "running"]
     engine.run("stop", *found, timeout=settings.stop_timeout + 30)

@@ -78,6 +78,11 @@ class Images:
     index: str = ""
     """The digest of the index; empty if there is one architecture."""
 
+    @property
+    def digest(self) -> str:
+        """That of what a tag is to point to."""
+        return self.index or self.subjects[0].manifest
+
 
 def current(given: Sequence[tuple[Settings, Path]], joined: Path) -> Images | None:
     """The images that are of the files as they are, if all are.

@@ -137,7 +137,7 @@ def until(predicate, timeout=60):
 
 
 def left(tree, using):
-    return container._listed(tree, using)
+    return container.listed(tree, using)
 
 
 @pytest.fixture(scope="module")

@@ -41,7 +41,7 @@ def own(project, using, volume):
     """
     name = f"{project.image}-own-{secrets.token_hex(2)}"
     yield dataclasses.replace(project, container=name)
-    for each in container._listed(project, using, f"name={name}"):
+    for each in container.listed(project, using, f"name={name}"):
         print(f"log of {each}:\n{container.log_tail(using, each)}")
         using.discard(each)
 
@@ -224,9 +224,9 @@ def test_a_network_is_joined_and_one_that_is_not_there_is_told(own, using, built
 
 
 def test_exec_passes_the_exit_code_and_leaves_nothing(own, using, built):
-    before = container._listed(own, using)
+    before = container.listed(own, using)
     assert python(own, using, built, "raise SystemExit(7)") == 7
-    assert container._listed(own, using) == before
+    assert container.listed(own, using) == before
 
 
 def test_exec_says_what_cannot_be_run(own, using, built):
@@ -337,7 +337,7 @@ def test_exec_that_is_ended_leaves_nothing(
             process.send_signal(number)
         _, said = process.communicate(timeout=60)
     assert process.returncode == code, said
-    assert not container._listed(own, using, f"name={own.container}")
+    assert not container.listed(own, using, f"name={own.container}")
 
 
 def commanded(own, **commands):
@@ -377,14 +377,14 @@ def test_commands_run_beside_the_service(own, using, built, volume):
     assert container.state(own, using, worker) is None
     assert container.state(own, using, f"{running.name}-other") == "running"
     container.stop(own, using, running.name)
-    assert not container._listed(own, using, f"name={own.container}")
+    assert not container.listed(own, using, f"name={own.container}")
 
 
 def test_a_command_that_ends_at_once_is_told(own, using, built):
     own = commanded(own, worker="python3 -c 'raise SystemExit(\"no queue\")'")
     with pytest.raises(Problem, match=r"(?s)worker ended with exit code 1; .*no queue"):
         container.run(own, using, built.references[0], port=0)
-    assert not container._listed(own, using, f"name={own.container}")
+    assert not container.listed(own, using, f"name={own.container}")
 
 
 class Asker(threading.Thread):
@@ -421,7 +421,7 @@ def test_up_replaces_after_a_change_and_prints_the_gap(own, using, built, free_p
     assert environ(using, second.name)["A"] == "2"
     printed = float(re.search(r"for ([\d.]+) s at most", said[-1])[1])
     assert 0 < gap < printed + 0.3
-    assert container._listed(own, using, f"name={own.container}") == [second.name]
+    assert container.listed(own, using, f"name={own.container}") == [second.name]
     assert "hunter2" not in using.run("container", "inspect", second.name).stdout
 
 
@@ -434,7 +434,7 @@ def test_up_keeps_what_serves_if_the_new_one_is_not_healthy(
         up(own, using, built, port=free_port,
            environment={"SERVED_PORT": "abc"})  # fmt: skip
     assert asker.stop() < 1
-    assert container._listed(own, using, f"name={own.container}") == [first.name]
+    assert container.listed(own, using, f"name={own.container}") == [first.name]
 
 
 def test_up_starts_the_old_one_again_if_the_new_one_does_not_answer(
@@ -445,7 +445,7 @@ def test_up_starts_the_old_one_again_if_the_new_one_does_not_answer(
     with pytest.raises(Problem, match=r"serves again; .*does not answer"):
         up(own, using, built, port=free_port, environment=deaf)
     assert urllib.request.urlopen(first.url, timeout=5).status == 200
-    assert container._listed(own, using, f"name={own.container}") == [first.name]
+    assert container.listed(own, using, f"name={own.container}") == [first.name]
 
 
 STEPS = ("candidate", "created", "stopped", "started", "removed")
@@ -490,7 +490,7 @@ def test_up_interrupted_is_undone_or_mended(
     assert done.returncode != 0
     if how != "SIGKILL":
         name = own.container
-        left = container._listed(own, using, f"name={name}")
+        left = container.listed(own, using, f"name={name}")
         serving = f"http://127.0.0.1:{free_port}/"
         assert urllib.request.urlopen(serving, timeout=5).status == 200, done.stderr
         if step != "removed":
@@ -498,7 +498,7 @@ def test_up_interrupted_is_undone_or_mended(
     found, _ = up(own, using, built, port=free_port, environment={"A": "2"})
     assert environ(using, found.name)["A"] == "2"
     assert urllib.request.urlopen(found.url, timeout=5).status == 200
-    assert container._listed(own, using, f"name={own.container}") == [found.name]
+    assert container.listed(own, using, f"name={own.container}") == [found.name]
 
 
 def test_clean_keeps_volumes_unless_told(own, using, built, volume, environment):

@@ -249,6 +249,12 @@ def test_a_value_is_never_in_it_unless_it_is_for_a_pipe(project):
     assert piped["PRICE"] == "5$$ $${TOKEN} $$$$"
 
 
+def test_a_pipe_takes_variables_of_any_name(project):
+    variables = {"HOME": "/tmp", "DOCKER_HOST": "x", "A.B": "1"}
+    found = service(project, values=True, **variables)["environment"]
+    assert found.items() >= variables.items()
+
+
 def test_how_long_it_drains_stands_in_it(project):
     found = service(project, SERVED_DRAIN_DELAY="5", SERVED_THREADS="8")
     environment = found["environment"]
@@ -345,6 +351,8 @@ def test_a_service_has_a_name_of_dns(project, image, name):
         ({"volumes": ("./data:/data",)}, {}, "data is a directory of this machine"),
         ({"volumes": ("data:/data:sync",)}, {}, "volume data: a stack has no option s"),
         ({}, {"A.B": "1"}, "the variable A.B cannot be referred to"),
+        ({}, {"HOME": "/tmp"}, "the variable HOME is one that `docker stack deploy` h"),
+        ({}, {"https_proxy": "x"}, "the variable https_proxy is one that `docker st"),
     ],
 )
 def test_what_a_swarm_has_no_way_to_do_is_one_line(project, values, variables, said):

@@ -1,0 +1,249 @@
+"""What a Swarm has: nodes, services, tasks, secrets; asked through Docker's client."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from containerize.engines.engine import Engine
+from containerize.errors import Problem
+from containerize.image.archive import printable
+from containerize.settings import ARCHITECTURES, Settings
+
+STACK = "com.docker.stack.namespace"
+"""Label of a service: the stack that it is of."""
+
+UNDER_WAY = ("updating", "rollback_started")
+"""States of an update that Swarm still works on."""
+
+ENDED = ("complete", "failed", "rejected", "orphaned")
+"""States of a task that has ended by itself, or never began."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Node:
+    """A machine of the Swarm."""
+
+    identity: str
+    name: str
+    """Its host's name, with its ID if another one has that name too."""
+    architecture: str
+    """In OCI's terms, where these have a word for it."""
+    state: str
+    """`ready`, `down`, `unknown` or `disconnected`."""
+    active: bool
+    """Whether it is given tasks."""
+    labels: Mapping[str, str]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Service:
+    """What a service is to run, and how far its update is."""
+
+    identity: str
+    name: str
+    labels: Mapping[str, str]
+    spec: Mapping[str, Any]
+    previous: Mapping[str, Any] | None
+    """The specification that a rollback would bring back."""
+    update: str
+    """The state of its last update; empty if it has none."""
+    message: str
+    """What Swarm says of that."""
+
+    @property
+    def image(self) -> str:
+        return str(self.spec["TaskTemplate"]["ContainerSpec"]["Image"])
+
+    @property
+    def digest(self) -> str:
+        return self.image.partition("@")[2]
+
+    @property
+    def replicas(self) -> int | None:
+        """The tasks that are wanted; None if the nodes decide, or it is a job."""
+        mode = self.spec["Mode"].get("Replicated")
+        return int(mode.get("Replicas", 1)) if mode else None
+
+    @property
+    def job(self) -> bool:
+        return any(kind.endswith("Job") for kind in self.spec["Mode"])
+
+    @property
+    def monitor(self) -> float:
+        """Seconds for which a task must run to be taken for well."""
+        update = self.spec.get("UpdateConfig") or {}
+        return float(update.get("Monitor") or 5e9) / 1e9
+
+    @property
+    def ports(self) -> set[tuple[int, str]]:
+        """The ports that it publishes, with their protocol."""
+        given = (self.spec.get("EndpointSpec") or {}).get("Ports") or ()
+        found = [(int(p.get("PublishedPort") or 0), str(p["Protocol"])) for p in given]
+        return {port for port in found if port[0]}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Task:
+    """One container of a service, or the attempt to have one."""
+
+    identity: str
+    node: str
+    """The ID of its node; empty if it has none yet."""
+    image: str
+    state: str
+    wanted: str
+    """The state that it is to have."""
+    error: str
+    code: int
+    """The exit code of its container."""
+
+    @property
+    def runs(self) -> bool:
+        return self.state == self.wanted == "running"
+
+    @property
+    def end(self) -> str:
+        """How it ended, in words."""
+        if self.code and "non-zero exit" in self.error:
+            unhealthy = "unhealthy" in self.error
+            how = ": it was not healthy" if unhealthy else ""
+            return f"ended with exit code {self.code}{how}"
+        if self.error:
+            return f"did not start: {printable(self.error)}"
+        return f"ended with exit code {self.code}"
+
+
+def see_manager(engine: Engine) -> None:
+    """A Problem if the engine is no manager of a Swarm that works."""
+    if engine.kind != "docker":
+        raise Problem(
+            "a release goes through Docker Swarm, and the engine is Podman: name a "
+            "manager's Docker (--engine docker, DOCKER_HOST, `docker context use`)"
+        )
+    found = _json(engine, "info", "--format", "{{json .Swarm}}")
+    state = str(found.get("LocalNodeState") or "inactive")
+    if state == "locked":
+        raise Problem("this manager is locked: `docker swarm unlock` opens it")
+    if state != "active":
+        raise Problem(
+            f"the engine is in no Swarm ({state}): `docker swarm init` makes one, or "
+            "name a manager (DOCKER_HOST, `docker context use`)"
+        )
+    if not found.get("ControlAvailable"):
+        managers = [str(one["Addr"]) for one in found.get("RemoteManagers") or ()]
+        at = f", as at {', '.join(managers[:3])}" if managers else ""
+        raise Problem(
+            f"the engine is a worker of its Swarm: name a manager{at} (DOCKER_HOST, "
+            "`docker context use`)"
+        )
+    if said := str(found.get("Error") or ""):
+        raise Problem(f"the Swarm does not work: {printable(said)}")
+
+
+def nodes(engine: Engine) -> list[Node]:
+    """All nodes of the Swarm."""
+    found = _inspected(engine, "node", engine.listing("node", "ls", "--quiet"))
+    hosts = collections.Counter(str(one["Description"]["Hostname"]) for one in found)
+    return [_node(one, hosts) for one in found]
+
+
+def _node(found: Mapping[str, Any], hosts: Mapping[str, int]) -> Node:
+    host = str(found["Description"]["Hostname"])
+    machine = str(found["Description"]["Platform"]["Architecture"])
+    identity = str(found["ID"])
+    return Node(
+        identity=identity,
+        name=host if hosts[host] == 1 else f"{host} ({identity[:12]})",
+        architecture=ARCHITECTURES.get(machine.lower(), machine),
+        state=str(found["Status"]["State"]),
+        active=found["Spec"]["Availability"] == "active",
+        labels=found["Spec"].get("Labels") or {},
+    )
+
+
+def here(engine: Engine) -> str:
+    """The ID of the node that the engine is."""
+    form = ("info", "--format", "{{.Swarm.NodeID}}")
+    return engine.run(*form, echo=False).stdout.strip()
+
+
+def services(engine: Engine, stack: str = "") -> dict[str, Service]:
+    """The services by name: all, or those of a stack."""
+    of_stack = [f"--filter=label={STACK}={stack}"] if stack else []
+    listed = engine.listing("service", "ls", "--quiet", *of_stack)
+    found = map(_service, _inspected(engine, "service", listed))
+    return {one.name: one for one in found}
+
+
+def _service(found: Mapping[str, Any]) -> Service:
+    spec, update = found["Spec"], found.get("UpdateStatus") or {}
+    return Service(
+        identity=str(found["ID"]),
+        name=str(spec["Name"]),
+        labels=spec.get("Labels") or {},
+        spec=spec,
+        previous=found.get("PreviousSpec"),
+        update=str(update.get("State") or ""),
+        message=printable(str(update.get("Message") or "")),
+    )
+
+
+def tasks(engine: Engine, service: str, *, current: bool = False) -> list[Task]:
+    """The tasks of a service that Swarm remembers; those of its last specification
+    alone if `current`.
+    """
+    # What `docker service update` itself asks for while it waits.
+    chosen = ["--filter=_up-to-date=true"] if current else []
+    words = ("service", "ps", "--quiet", "--no-trunc", *chosen, service)
+    # One without tasks, or that is gone, has none.
+    listed = engine.run(*words, check=False, echo=False).stdout.split()
+    return [_task(one) for one in _inspected(engine, "task", listed)]
+
+
+def _task(found: Mapping[str, Any]) -> Task:
+    status = found["Status"]
+    return Task(
+        identity=str(found["ID"]),
+        node=str(found.get("NodeID") or ""),
+        image=str(found["Spec"]["ContainerSpec"]["Image"]),
+        state=str(status["State"]),
+        wanted=str(found["DesiredState"]),
+        error=str(status.get("Err") or ""),
+        code=int((status.get("ContainerStatus") or {}).get("ExitCode") or 0),
+    )
+
+
+def secrets(engine: Engine) -> set[str]:
+    """The names of the Swarm's secrets."""
+    return {*engine.listing("secret", "ls", "--format={{.Name}}")}
+
+
+def networks(engine: Engine) -> dict[str, str]:
+    """The networks that services can join or this node has, and what drives each."""
+    listed = engine.listing("network", "ls", "--format={{.Name}}/{{.Driver}}")
+    return dict(line.rsplit("/", 1) for line in listed)
+
+
+def ours(settings: Settings, service: Service) -> bool:
+    """Whether a service is this project's, by its label."""
+    key, _, value = settings.label.partition("=")
+    return service.labels.get(key) == value
+
+
+def _json(engine: Engine, *words: str) -> dict[str, Any]:
+    return dict(json.loads(engine.run(*words, echo=False).stdout) or {})
+
+
+def _inspected(engine: Engine, kind: str, names: Sequence[str]) -> list[dict[str, Any]]:
+    """What the Swarm knows of each; of what has gone meanwhile, nothing."""
+    if not names:
+        return []
+    answer = engine.run("inspect", f"--type={kind}", *names, check=False, echo=False)
+    if answer.returncode and not re.search("no such", answer.stderr, re.IGNORECASE):
+        raise engine.problem(("inspect",), answer.stderr)
+    return list(json.loads(answer.stdout or "[]"))
