@@ -646,12 +646,31 @@ def _taken_back(
             f"nothing of the stack {stack.name} served before, and it is removed "
             f"again; {problem}"
         )
-    while any(
-        service.update in cluster.UNDER_WAY
-        for service in cluster.services(engine, stack.name).values()
-    ):
-        time.sleep(_PAUSE)
+    _settle(stack, max(one.stop_seconds for one in workloads))
     return f"{_serving(stack, workloads[0]).words}; {problem}"
+
+
+def _settle(stack: Stack, stop_seconds: float) -> None:
+    """Wait until the tasks of the stack run again, or nothing changes any more."""
+    patience = stack.settings.health_timeout + stop_seconds
+    before: object = None
+    while True:
+        services = cluster.services(stack.engine, stack.name).values()
+        found = {
+            one.name: (one.update, cluster.tasks(stack.engine, one.name, current=True))
+            for one in services
+        }
+        if all(
+            one.update not in cluster.UNDER_WAY
+            and sum(task.runs for task in found[one.name][1]) >= (one.replicas or 0)
+            for one in services
+        ):
+            return
+        if found != before:
+            before, changed = found, time.monotonic()
+        if time.monotonic() - changed > patience:
+            return
+        time.sleep(_PAUSE)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
