@@ -149,10 +149,10 @@ def nodes(engine: Engine) -> list[Node]:
     """All nodes of the Swarm."""
     found = _inspected(engine, "node", engine.listing("node", "ls", "--quiet"))
     hosts = collections.Counter(str(one["Description"]["Hostname"]) for one in found)
-    return [_node(one, hosts) for one in found]
+    return [node(one, hosts) for one in found]
 
 
-def _node(found: Mapping[str, Any], hosts: Mapping[str, int]) -> Node:
+def node(found: Mapping[str, Any], hosts: Mapping[str, int]) -> Node:
     host = str(found["Description"]["Hostname"])
     machine = str(found["Description"]["Platform"]["Architecture"])
     identity = str(found["ID"])
@@ -176,11 +176,11 @@ def services(engine: Engine, stack: str = "") -> dict[str, Service]:
     """The services by name: all, or those of a stack."""
     of_stack = [f"--filter=label={STACK}={stack}"] if stack else []
     listed = engine.listing("service", "ls", "--quiet", *of_stack)
-    found = map(_service, _inspected(engine, "service", listed))
+    found = map(service, _inspected(engine, "service", listed))
     return {one.name: one for one in found}
 
 
-def _service(found: Mapping[str, Any]) -> Service:
+def service(found: Mapping[str, Any]) -> Service:
     spec, update = found["Spec"], found.get("UpdateStatus") or {}
     return Service(
         identity=str(found["ID"]),

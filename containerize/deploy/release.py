@@ -109,7 +109,7 @@ def check(
     """
     engine, settings = stack.engine, stack.settings
     nodes = cluster.nodes(engine)
-    _see_nodes(nodes, architectures)
+    see_nodes(nodes, architectures)
     found = cluster.services(engine)
     standing = {
         name: service
@@ -129,7 +129,7 @@ def check(
     return standing
 
 
-def _see_nodes(nodes: Sequence[Node], architectures: Sequence[str]) -> None:
+def see_nodes(nodes: Sequence[Node], architectures: Sequence[str]) -> None:
     active = [node for node in nodes if node.active]
     if not active:
         raise Problem(
@@ -292,7 +292,7 @@ def _unpulled(stack: Stack, workload: Workload, failed: Mapping[Node, Task]) -> 
     answer = stack.engine.run("pull", "--quiet", workload.image, check=False)
     host = reference.parse(workload.image).registry
     why = (
-        _reason(host, answer.stderr)
+        reason(host, answer.stderr)
         if answer.returncode
         else f"this node can, so see in the log of each one's daemon why {host} is not "
         "to be reached from there"
@@ -326,7 +326,7 @@ _REASONS = (
 """What daemons say if they cannot pull, and what it means."""
 
 
-def _reason(host: str, said: str) -> str:
+def reason(host: str, said: str) -> str:
     for pattern, meaning in _REASONS:
         if re.search(pattern, said, re.IGNORECASE):
             return meaning.format(host=host)
