@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,10 +22,16 @@ KINDS = ("swarm", "kubernetes")
         "image": "REGISTRY/NAME@sha256:…; by default what was pushed last",
         "env": GIVEN["env"],
         "env-file": GIVEN["env-file"],
+        "secrets": "of kubernetes: the Secrets alone, with their values, for a pipe",
     },
 )
 def manifest(
-    s: Session, env: list[str], kind: str, image: str = "", env_file: str = ""
+    s: Session,
+    env: list[str],
+    kind: str,
+    image: str = "",
+    env_file: str = "",
+    secrets: bool = False,
 ) -> None:
     """Print a stack file, or Kubernetes manifests: manifest swarm, … kubernetes."""
     from containerize import build
@@ -34,6 +41,13 @@ def manifest(
     if kind not in KINDS:
         raise Problem(f"{kind!r} is none: say manifest swarm, or manifest kubernetes")
     settings, environment = s.given(env=env, env_file=env_file)
+    if secrets:
+        if kind != "kubernetes":
+            raise Problem("a Swarm's secrets are made by `docker secret create`")
+        if sys.stdout.isatty():
+            raise Problem("--secrets writes values: add `| kubectl apply -f -`")
+        put(kubernetes.secrets(workload.workloads(settings, "", environment)), end="")
+        return
     named = workload.image(settings, image)
     found = workload.workloads(settings, named, environment)
     text = swarm.stack(found) if kind == "swarm" else kubernetes.manifests(found)

@@ -204,9 +204,16 @@ def _words(code: int) -> str:
 
 
 def _drop(listener: socket.socket) -> None:
-    """Close what waits: the app would end again for each, and none would be told."""
+    """Close what waits: the app would end again for each, and none would be told.
+
+    All are taken before one is closed: whoever is told may come again at once, with an
+    edit, and that starts the app.
+    """
+    waited = []
     while select.select([listener], [], [], 0)[0]:
-        listener.accept()[0].close()
+        waited.append(listener.accept()[0])
+    for connection in waited:
+        connection.close()
 
 
 def _finish(child: int, patience: float = 2) -> None:

@@ -133,7 +133,9 @@ def push(
             said = f"{file} has {layout.digest}, not {expected}"
             raise Problem(f"{said}: run `invoke build`, then repeat")
         repository = dataclasses.replace(wanted[0], tag="")
-        way = Transport(repository, settings.insecure_registries, progress.note)
+        way = Transport(
+            repository, settings.insecure_registries, progress.note, pushes=True
+        )
         target = Repository(way)
         source = _source(last(settings), repository)
         sent = _blobs(target, way.stopped, layout, source, progress)

@@ -19,6 +19,7 @@ from containerize.errors import Problem
 from containerize.image.archive import INDEX, MANIFEST, MAX_JSON
 from containerize.publish.reference import Reference
 from containerize.publish.transport import (
+    FULL,
     TRIES,
     Answer,
     Passing,
@@ -199,7 +200,9 @@ class Repository:
             if self.has_blob(digest):
                 return "sent"
             source = ""
-        raise Problem(f"{self._where} loses what is sent to it: push again later")
+        raise Problem(
+            f"{self._where} loses what is sent to it: {FULL}, and push again later"
+        )
 
     def put_bytes(self, content: bytes) -> str:
         """Have a small blob in the repository, and return its digest."""

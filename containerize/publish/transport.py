@@ -41,6 +41,8 @@ from containerize.publish.reference import Reference, is_loopback
 
 TRIES = 5
 """Times that something is asked for that a registry refuses for a moment."""
+FULL = "see whether its disk is full"
+"""What to do about a registry that fails in a push."""
 _PAUSE = 0.3  # seconds before the second try; twice as long before each one after it
 _LONGEST = 60.0  # seconds that a registry may ask us to wait
 _TIMEOUT = urllib3.Timeout(connect=20, read=60)
@@ -108,7 +110,8 @@ class Transport:
 
     Nothing is asked before the first request. `insecure` are the registries that may
     be spoken to without TLS; those on loopback always may. `on_wait` is told
-    of each fault that another try may mend.
+    of each fault that another try may mend. Where it `pushes`, a failing registry may
+    have no room.
     """
 
     def __init__(
@@ -116,6 +119,8 @@ class Transport:
         repository: Reference,
         insecure: Collection[str] = (),
         on_wait: Callable[[str], None] = lambda _: None,
+        *,
+        pushes: bool = False,
     ) -> None:
         self.repository = repository
         self.registry = repository.registry
@@ -123,6 +128,7 @@ class Transport:
         """If set, nothing more is sent: another thread has failed."""
         self._insecure = frozenset(insecure)
         self._on_wait = on_wait
+        self._pushes = pushes
         self._lock = threading.RLock()
         self._pools: dict[tuple[str, str, int], urllib3.PoolManager] = {}
         self._base = ""
@@ -535,7 +541,7 @@ class Transport:
         self, response: BaseHTTPResponse, method: str, host: str = ""
     ) -> Problem:
         """What an answer means that is not what was asked for."""
-        status, host = response.status, host or self.registry
+        status, other, host = response.status, host, host or self.registry
         code, said = self._said(response)
         name = self.repository.name
         reads = method in ("GET", "HEAD")
@@ -548,10 +554,9 @@ class Transport:
                 text = f"{host} takes no more requests for now ({status}{said})"
             if after is not None and after > _LONGEST:
                 return Problem(f"{text}: try again in {after:.0f} s, as it asks")
-            full = (
-                "" if reads or status == 429 else ", and see whether its disk is full"
-            )
-            return Passing(f"{text}: try again{full}", after)
+            # Without room it fails at reads too: it made files that it could not fill.
+            full = self._pushes and not other and status != 429
+            return Passing(f"{text}: try again{f', and {FULL}' if full else ''}", after)
         if status == 401 and not bearer and not self._challenge:
             text = f"{host} refuses in a way that names no login ({status}{said})"
             return Refused(f"{text}: ask who runs it", status, code)

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests import privileges
 from tests.adopters.conftest import Adopter
 
 SHAPES = Path(__file__).with_name("shapes")
@@ -75,6 +76,8 @@ def test_from_init_to_answering(adopter: Adopter, name: str, free_port: int) -> 
             assert shape["worker"] in said
         adopter.run("nox", CONTAINERIZE_ENGINE=engine)
         adopter.run("containerize", "stop", *flags)
+    [archive] = (adopter.root / "dist").glob("*.tar")
+    assert privileges.gaining(archive) == []
     # The committed state is what init wrote: a second run has nothing to do.
     assert "nothing to write" in adopter.run("containerize", "init")
     assert "Equal to" in adopter.run("containerize", "verify", "--engine", "docker")

@@ -223,7 +223,7 @@ def test_wheels_of_compiled_code_are_no_other(using, project, qemu, tmp_path):
     wheels = {
         path: made
         for path, made in foreign.compiled().items()
-        if "/site-packages/" in path
+        if "/dist-packages/" in path
     }
     assert all(
         any(name in path for path in wheels) for name in ("numpy", "lxml", "PIL")

@@ -193,16 +193,16 @@ def test_a_secret_that_the_app_cannot_read_starts_nothing(own, using, built, sec
     assert not secret.exists()  # no engine made a directory of that name
 
 
-def test_up_replaces_what_has_another_secret(own, using, built, secret):
+def test_up_replaces_what_has_another_secret(own, using, built, secret, free_port):
     own = dataclasses.replace(own, secrets={"db": str(secret)})
-    first, _ = up(own, using, built, port=0)
-    again, said = up(own, using, built, port=first.port)
+    up(own, using, built, port=free_port)
+    _, said = up(own, using, built, port=free_port)
     assert said == []
     other = secret.with_name("other")
     other.write_text("swordfish")
     os.chown(other, 65532, 65532)
     changed = dataclasses.replace(own, secrets={"db": str(other)})
-    last, said = up(changed, using, built, port=again.port)
+    last, said = up(changed, using, built, port=free_port)
     assert "is replaced" in said[-1]
     assert inside(using, last.name, READ) == "swordfish"
 

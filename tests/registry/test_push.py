@@ -295,12 +295,36 @@ def test_a_registry_that_asks_for_more_patience_than_we_have(registry, faults, p
     assert "try again in 7200 s" in refusal(push, f"{faults.host}/sample")
 
 
-def test_a_registry_that_fails_on_and_on_is_given_up(registry, faults, push):
-    faults.fault = lambda r: {"status": 503} if r.is_("PUT", "uploads") else None
+@pytest.mark.parametrize(
+    ("methods", "pattern"),
+    [
+        ("HEAD", "blobs"),  # as after a push that filled its disk
+        ("POST", "uploads"),
+        ("PATCH", "uploads"),
+        ("PATCH|GET", "uploads"),  # nor does it say what it has got
+        ("PUT", "uploads"),
+        ("HEAD", "manifests"),
+        ("PUT", "manifests"),
+    ],
+)
+def test_a_registry_that_fails_on_and_on_is_given_up(
+    registry, faults, push, methods, pattern
+):
+    failed = {"status": 503, "headers": {"Retry-After": "0"}}
+    faults.fault = lambda r: (
+        failed if re.fullmatch(methods, r.method) and pattern in r.path else None
+    )
     said = refusal(push, f"{faults.host}/sample")
     assert "fails with 503" in said
-    assert "disk is full" in said
+    assert "see whether its disk is full" in said
     assert not registry.tag("sample", "latest")
+
+
+def test_a_registry_that_is_only_read_need_have_no_room(faults):
+    faults.fault = lambda r: {"status": 503, "headers": {"Retry-After": "0"}}
+    repository = Repository.at(reference.parse(f"{faults.host}/sample"))
+    with pytest.raises(Problem, match=r"fails with 503: try again$"):
+        repository.tags()
 
 
 @pytest.mark.parametrize("number", range(14))
@@ -342,8 +366,7 @@ def test_a_registry_killed_in_the_middle_of_a_push(registry, faults, pushes):
     def kill(request):
         if request.is_("PATCH") and request.size > at and not killed.is_set():
             killed.set()
-            threading.Timer(0.1, registry.kill).start()
-            return {"cut": at, "settle": 0.5}
+            return {"cut": at, "then": registry.kill}
         return None
 
     faults.fault = kill
@@ -376,12 +399,12 @@ def test_a_registry_started_again_during_a_push(registry, faults, pushes):
 
 
 def test_a_process_killed_in_the_middle_of_a_push(registry, faults, push, project):
-    reached = threading.Event()
+    reached, over = threading.Event(), threading.Event()
 
     def slow(request):
         if request.is_("PATCH") and request.size > SMALL:
             reached.set()
-            return {"cut": SMALL, "settle": 3}
+            return {"cut": SMALL, "then": over.wait}
         return None
 
     faults.fault = slow
@@ -396,6 +419,7 @@ def test_a_process_killed_in_the_middle_of_a_push(registry, faults, push, projec
     assert reached.wait(60)
     process.send_signal(signal.SIGKILL)
     process.wait()
+    over.set()
     assert not registry.tag("sample", "latest")
     faults.fault = lambda request: None
     done = push(f"{faults.host}/sample")
@@ -432,7 +456,8 @@ def test_a_registry_that_names_another_digest(registry, faults, push):
 def test_a_registry_that_loses_every_upload(registry, faults, push):
     lost = {"status": 404, "content": b'{"errors":[{"code":"BLOB_UPLOAD_UNKNOWN"}]}'}
     faults.fault = lambda r: lost if r.is_("PATCH") else None
-    assert "loses what is sent to it" in refusal(push, f"{faults.host}/sample")
+    said = refusal(push, f"{faults.host}/sample")
+    assert "loses what is sent to it: see whether its disk is full" in said
 
 
 @pytest.mark.parametrize("location", ["http://[", "https://x:y/z", "ftp://x/y"])
@@ -495,17 +520,21 @@ def test_what_a_registry_does_not_take(registry, faults, push, status, code, sai
     assert re.search(said, refusal(push, f"{faults.host}/sample"))
 
 
-def test_a_registry_without_room(push, tmp_path):
-    """A file system of 1 MB, which only this registry sees."""
+@pytest.mark.parametrize("size", ["16k", "1m"])
+def test_a_registry_without_room(push, tmp_path, size):
+    """A file system of that size, which only this registry sees.
+
+    Several blobs are under way: which request is the first without room is open, and
+    with it how the registry fails.
+    """
     made = registries.Registry(tmp_path / "registry")
     (made.root / "data").mkdir()
-    mount = f'mount -t tmpfs -o size=1m tmpfs {made.root}/data && exec "$@"'
+    mount = f'mount -t tmpfs -o size={size} tmpfs {made.root}/data && exec "$@"'
     made.start(["unshare", "-rm", "sh", "-c", mount, "sh"])
     try:
         said = refusal(push, f"{made.host}/sample")
     finally:
         made.kill()
-    assert "fails with 500" in said
     assert "see whether its disk is full" in said
 
 

@@ -95,6 +95,36 @@ def test_a_listener_tells_how_many_wait():
             assert program.waiting(listener) == 3
 
 
+def test_who_comes_again_after_a_refusal_is_not_dropped_too():
+    again = []
+
+    class Refused(socket.socket):
+        """A connection whose client comes again as soon as it is closed."""
+
+        def close(self):
+            address = self.getsockname()
+            super().close()
+            again.append(socket.create_connection(address))
+
+    class Listener(socket.socket):
+        def accept(self):
+            number, address = self._accept()
+            return Refused(fileno=number), address
+
+    with Listener() as listener, contextlib.ExitStack() as stack:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        first = [
+            stack.enter_context(socket.create_connection(listener.getsockname()))
+            for _ in range(3)
+        ]
+        program._drop(listener)
+        for connection in again:
+            stack.enter_context(connection)
+        assert [connection.recv(1) for connection in first] == [b""] * 3
+        assert program.waiting(listener) == 3
+
+
 @pytest.mark.parametrize(
     ("sent", "let_in"),
     [(b"key!rest", True), (b"key", False), (b"kex!rest", False), (b"", False)],
