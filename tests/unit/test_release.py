@@ -1,7 +1,6 @@
 """What a release says of a Swarm, without one: nodes, tasks, reasons, the verb."""
 
 import dataclasses
-import json
 
 import pytest
 from invoke import Config, Context, Exit
@@ -194,12 +193,15 @@ def test_kubernetes_is_told_by_commands_alone(capsys, dry):
     )
     found = said(capsys, "registry.example/shop", dry=dry, kubernetes=True, tag=["1"])
     assert found.splitlines() == [
-        "invoke push registry.example/shop --tag 1",
+        "invoke push registry.example/shop --tag=1",
         "invoke manifest kubernetes | kubectl apply -f -",
         rollout,
     ]
-    assert said(capsys, IMAGE, dry=dry, kubernetes=True).splitlines() == [
-        f"invoke manifest kubernetes --image {IMAGE} | kubectl apply -f -",
+    given = {"env": ["A=b c"], "kubernetes": True}
+    assert said(capsys, IMAGE, dry=dry, **given).splitlines() == [
+        "invoke manifest kubernetes --secrets '--env=A=b c' | kubectl apply -f -",
+        f"invoke manifest kubernetes --image={IMAGE} '--env=A=b c' | "
+        "kubectl apply -f -",
         rollout,
     ]
 
@@ -214,9 +216,7 @@ def test_kubernetes_is_told_by_commands_alone(capsys, dry):
         ("r.example/shop", {"stack": ""}, "--stack is empty"),
     ],
 )
-def test_bad_flags_are_told_before_an_engine_is_asked(
-    target, flags, text, monkeypatch
-):
+def test_bad_flags_are_told_before_an_engine_is_asked(target, flags, text, monkeypatch):
     monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
     with pytest.raises(Exit, match=text):
         RELEASE(Context(), target=target, **FLAGS | flags)
