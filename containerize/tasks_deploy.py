@@ -173,7 +173,7 @@ def release(
     architectures = settings.image_architectures
     if named.digest:
         image = workload.image(settings, target)
-        found = pushed.find(settings, image, progress=Meter())
+        found = pushed.read(settings, image, progress=Meter())
         architectures = tuple(found.images)
     else:
         image = f"{named.repository}@sha256:{'0' * 64}"

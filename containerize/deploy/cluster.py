@@ -54,6 +54,8 @@ class Service:
     """The state of its last update; empty if it has none."""
     message: str
     """What Swarm says of that."""
+    begun: str
+    """When that began."""
 
     @property
     def image(self) -> str:
@@ -190,6 +192,7 @@ def service(found: Mapping[str, Any]) -> Service:
         previous=found.get("PreviousSpec"),
         update=str(update.get("State") or ""),
         message=printable(str(update.get("Message") or "")),
+        begun=str(update.get("StartedAt") or ""),
     )
 
 

@@ -551,7 +551,8 @@ def _wait(stack: Stack, before: Mapping[str, Service], known: set[str]) -> None:
     told: dict[str, str] = {}
     while True:
         going = False
-        for name, service in cluster.services(stack.engine, stack.name).items():
+        for name, found in cluster.services(stack.engine, stack.name).items():
+            service = _since(found, before.get(name))
             tasks = cluster.tasks(stack.engine, service.identity, current=True)
             # What somebody else's service does by itself is not this release's.
             answerable = name not in before or cluster.ours(stack.settings, service)
@@ -577,6 +578,13 @@ def _wait(stack: Stack, before: Mapping[str, Service], known: set[str]) -> None:
         if not going:
             return
         time.sleep(_PAUSE)
+
+
+def _since(service: Service, earlier: Service | None) -> Service:
+    """The service without the state of an update that has ended before."""
+    if earlier and service.begun == earlier.begun:
+        return dataclasses.replace(service, update="")
+    return service
 
 
 def _see_well(

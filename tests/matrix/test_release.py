@@ -26,7 +26,6 @@ from tests import registries
 from tests.conftest import ROOT, Quiet, copied
 from tests.matrix import releases
 from tests.matrix.conftest import BOOKWORM, FORKY, load
-from tests.matrix.test_swarm import own_network
 
 WORDS = "I cannot go on"
 WORKER = "import signal as s, sys; s.signal(15, lambda *_: sys.exit()); s.pause()"
@@ -195,7 +194,7 @@ def table(path, **settings):
 def swarm(request, repository, unpacked):
     usr = unpacked[request.param]
     with contextlib.ExitStack() as stack:
-        stack.enter_context(own_network())
+        stack.enter_context(releases.own_network())
         up = releases.within(usr, "ip", "link", "set", "lo", "up")
         subprocess.run(up, check=True)
         scratch = tempfile.TemporaryDirectory(prefix="engines-")
