@@ -52,6 +52,8 @@ class Lost:
 class Result:
     """What the clients have seen."""
 
+    name: str
+    """Of the load; those of its requests begin with it."""
     sent: dict[str, int]
     lost: tuple[Lost, ...]
     counted: tuple[str, ...]
@@ -120,7 +122,9 @@ class Load:
         self._reader.join(10)
         found = json.loads(self._last)
         lost = tuple(Lost(**one) for one in found.pop("lost"))
-        result = Result(lost=lost, counted=tuple(found.pop("counted")), **found)
+        result = Result(
+            self.name, lost=lost, counted=tuple(found.pop("counted")), **found
+        )
         print(f"{self.name}: {result}")
         return result
 
@@ -140,6 +144,10 @@ class Proof:
     edges: dict[str, str]
     counts: Path
     """The directory in which the app counts."""
+    loads: int = 0
+
+    label = f"--filter=label=com.docker.swarm.service.name={SERVICE}"
+    """Of the app's containers."""
 
     def deploy(
         self,
@@ -234,7 +242,9 @@ class Proof:
     def load(
         self, name: str, *, node: int = 0, rate: float = RATE, clients: int = CLIENTS
     ) -> Iterator[Load]:
-        """Load on the edge of a node."""
+        """Load on the edge of a node; its name is followed by a number."""
+        self.loads += 1
+        name = f"{name}{self.loads}"
         made = Load(self.cluster.nodes[node], name, rate, clients)
         try:
             made.more(int(rate))
@@ -249,9 +259,9 @@ class Proof:
             line for line in lines if line.startswith(f"{name}-")
         )
 
-    def once(self, name: str, result: Result) -> None:
+    def once(self, result: Result) -> None:
         """Assert that each POST that was answered was counted, and none twice."""
-        app = self.counted(name)
+        app = self.counted(result.name)
         assert [one for one, count in app.items() if count > 1] == []
         assert set(result.counted) - set(app) == set()
         lost = {one.name for one in result.lost if one.kind.startswith("POST")}
@@ -259,9 +269,8 @@ class Proof:
 
     def containers(self) -> int:
         """How many containers of the app there are that have not ended."""
-        label = f"--filter=label=com.docker.swarm.service.name={SERVICE}"
         return sum(
-            len(node.engine.listing("ps", "--quiet", label))
+            len(node.engine.listing("ps", "--quiet", self.label))
             for node in self.cluster.nodes
         )
 

@@ -55,7 +55,7 @@ def test_a_node_that_fails(shop, fails):
     # All was lost at one replica, and nothing was sent to that once it was known.
     assert len({asked[one.name] for one in result.lost}) <= 1
     assert [one for one in result.lost if one.began > down[asked[one.name]]] == []
-    shop.once("fails", result)
+    shop.once(result)
     shop.wait_running(3, "1")
 
 
@@ -67,9 +67,8 @@ def others(shop, node):
 def test_the_stack_survives_the_restart_of_every_daemon_in_turn(shop):
     nodes = shop.cluster.nodes
     for number, node in enumerate(nodes):
-        name = f"restart{number}"
         # An edge that is restarted takes no new visitors: those go to another's.
-        with shop.load(name, node=(number + 1) % len(nodes)) as load:
+        with shop.load("restart", node=(number + 1) % len(nodes)) as load:
             node.stop()
             wait(lambda node=node: others(shop, node) == 3, 180)
             node.start()
@@ -79,7 +78,7 @@ def test_the_stack_survives_the_restart_of_every_daemon_in_turn(shop):
             load.more(1000)
             result = load.end()
         assert result.lost == ()
-        shop.once(name, result)
+        shop.once(result)
 
 
 def test_scaling_loses_nothing(shop):
@@ -94,4 +93,4 @@ def test_scaling_loses_nothing(shop):
             load.more(2000)
         result = load.end()
     assert result.lost == ()
-    shop.once("scaling", result)
+    shop.once(result)
