@@ -161,7 +161,8 @@ class Faults(http.server.ThreadingHTTPServer):
     """A proxy before a registry, which does to requests what `fault` says.
 
     `fault` returns a dictionary: `status`, and `headers`, is answered in the registry's
-    place; of the body, `cut` bytes are passed on before all connections end; `alter` is
+    place; of the body, `cut` bytes are passed on before all connections end, some time
+    later or when `then` has been called; `alter` is
     what is done to the body's bytes; `answer` is done to the registry's answer (status,
     headers, content), of which `ends` bytes are sent; with `lost`, none.
     """
@@ -222,7 +223,7 @@ class _Proxy(http.server.BaseHTTPRequestHandler):
                 cut -= len(data)
                 if cut <= 0:
                     # What has been passed on is written when the registry says so.
-                    time.sleep(how.get("settle", 0.2))
+                    how.get("then", lambda: time.sleep(0.2))()
                     self.close_connection = True
                     return
         response = onward.getresponse()

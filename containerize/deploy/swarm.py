@@ -9,6 +9,7 @@ from typing import Any
 
 from containerize.deploy.workload import Workload
 from containerize.deploy.yaml import Note, written
+from containerize.engines import variables
 from containerize.engines.volumes import Mount, mounts
 from containerize.errors import Problem
 from containerize.terminal import worded
@@ -28,9 +29,14 @@ _HEAD = """\
   invoke manifest swarm | docker stack deploy --with-registry-auth -c - {stack}
 Files of your own come after it, each with -c, and go over it.
 
-A stack has no field for no-new-privileges (it ignores security_opt). No file of the
-image is setuid or has capabilities, so that there is nothing to gain. For all that a
-node runs, its daemon.json can say it: "no-new-privileges": true."""
+A stack has no field for no-new-privileges (it ignores security_opt). {files}
+For all that a node runs, its daemon.json can say it: "no-new-privileges": true."""
+_HARMLESS = """\
+No file of the
+image is setuid or has capabilities, so that there is nothing to gain."""
+_FOREIGN = """\
+Programs of
+base-image may be setuid: with no capability to have, all they gain is another user."""
 _TEMPORARY = "No program runs from it: Swarm itself adds noexec, nosuid and nodev."
 _VARIABLES = "Values come from the environment of `docker stack deploy`."
 _DRAIN = "The drain delay comes on top of what `run` leaves to requests in flight."
@@ -60,10 +66,11 @@ def stack(workloads: Sequence[Workload], *, values: bool = False) -> str:
     """
     first = workloads[0]
     name = service_name(first.name)
-    head = worded(_HEAD.format(name=first.settings.image, stack=name))
+    files = _FOREIGN if first.settings.base_image else _HARMLESS
+    head = _HEAD.format(name=first.settings.image, stack=name, files=files)
     return written(
         {
-            Note(head): None,
+            Note(worded(head)): None,
             "version": "3.9",
             "services": {
                 service_name(each.name): _service(each, values) for each in workloads
@@ -197,7 +204,7 @@ def _ports(workload: Workload) -> dict[str, Any]:
 
 def _environment(workload: Workload, values: bool) -> dict[str, Any]:
     theirs = {
-        name: _escaped(value) if values else _reference(name)
+        name: _escaped(value, name) if values else _reference(name)
         for name, value in sorted(workload.environment.items())
         if name not in workload.own
     }
@@ -217,10 +224,15 @@ def _reference(name: str) -> str:
             f"the variable {name} cannot be referred to in a stack file: give it a "
             "name of letters, digits and '_', or use `invoke release`"
         )
+    if variables.heeded(name):
+        raise Problem(
+            f"the variable {name} is one that `docker stack deploy` has or reads "
+            "itself, so that its value would be no other: use `invoke release`"
+        )
     return f"${{{name}?{worded('set it, or use invoke release')}}}"
 
 
-def _escaped(text: str) -> str:
+def _escaped(text: str, name: str = "a command") -> str:
     """A text of the user's, in which `docker stack deploy` replaces nothing.
 
     Raises Problem, without the text, if YAML cannot hold it.
@@ -228,9 +240,7 @@ def _escaped(text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise Problem(
-            "a variable or a command is not UTF-8, which a stack file must be"
-        ) from None
+        raise Problem(f"{name} is not UTF-8, which a stack file must be") from None
     return text.replace("$", "$$")
 
 

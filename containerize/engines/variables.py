@@ -150,6 +150,11 @@ def handed(
         yield options(variables, file), rest
 
 
+def heeded(name: str) -> bool:
+    """Whether a client always has a variable of that name, or reads it for itself."""
+    return name in ("PATH", "HOME") or bool(_CLIENTS.fullmatch(name))
+
+
 def _clients_own(variables: Mapping[str, str]) -> dict[str, str]:
     """Those that the client reads itself, with another value than it has already."""
     return {

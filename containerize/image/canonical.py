@@ -412,6 +412,8 @@ def _doubts(entry: Entry) -> Iterator[str]:
         yield "is a device node"
     if entry.kind == tarfile.REGTYPE and entry.mode & (stat.S_ISUID | stat.S_ISGID):
         yield "runs as its owner or group (setuid or setgid)"
+    if any(key in XATTRS for key, _ in entry.xattrs):
+        yield "has capabilities of its own"
     for key, _ in entry.xattrs:
         if key not in XATTRS:
             yield f"has the extended attribute {show(key)[1:]}, which is not kept"

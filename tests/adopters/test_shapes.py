@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
+from tests import privileges
 from tests.adopters.conftest import Adopter
+from tests.conftest import PATIENCE
 
 SHAPES = Path(__file__).with_name("shapes")
 ENGINES = ("docker", "podman")
@@ -26,7 +28,7 @@ def answer(url: str) -> tuple[int, str]:
             return None
 
     try:
-        with urllib.request.build_opener(Stay).open(url, timeout=10) as found:
+        with urllib.request.build_opener(Stay).open(url, timeout=PATIENCE) as found:
             return found.status, found.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
@@ -75,6 +77,8 @@ def test_from_init_to_answering(adopter: Adopter, name: str, free_port: int) -> 
             assert shape["worker"] in said
         adopter.run("nox", CONTAINERIZE_ENGINE=engine)
         adopter.run("containerize", "stop", *flags)
+    [archive] = (adopter.root / "dist").glob("*.tar")
+    assert privileges.gaining(archive) == []
     # The committed state is what init wrote: a second run has nothing to do.
     assert "nothing to write" in adopter.run("containerize", "init")
     assert "Equal to" in adopter.run("containerize", "verify", "--engine", "docker")

@@ -13,18 +13,9 @@ from containerize.image import index
 from containerize.lock import locks
 from containerize.settings import this_machine
 from containerize.verify import against, every
+from tests import privileges
+from tests.builds.conftest import OTHER
 from tests.conftest import Quiet
-
-OTHER = {"amd64": "arm64", "arm64": "amd64"}[this_machine()]
-
-
-@pytest.fixture(scope="module")
-def foreign(using, built, project, tmp_path_factory):
-    """The repository's image for the other processor."""
-    settings = project.for_architecture(OTHER)
-    inputs.fetch(settings, progress=Quiet())
-    archive = tmp_path_factory.mktemp("foreign") / "image.tar"
-    return build.build(settings, using, output=archive)
 
 
 def config(path):
@@ -47,6 +38,12 @@ def test_a_foreign_image_says_its_processor_and_nothing_of_the_hosts(foreign, bu
     # The app's own layers, compiled modules included, are for any processor.
     assert foreign.digests.diff_ids[-3:] == built.digests.diff_ids[-3:]
     assert foreign.digests.diff_ids[0] != built.digests.diff_ids[0]
+
+
+def test_no_program_of_an_image_gains_anything(built, foreign):
+    """So that a stack file needs no field for no-new-privileges, which it lacks."""
+    for image in (built, foreign):
+        assert privileges.gaining(image.archive) == []
 
 
 def test_a_foreign_image_leaves_no_name_in_the_engine(foreign, using, project):

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from containerize import disk
 from containerize.errors import Problem
 from containerize.image import archive, canonical
+from tests import privileges
 
 TIME = 1_763_856_000
 CORPUS = Path(__file__).parent / "corpus"
@@ -394,8 +395,21 @@ def test_what_is_doubtful_is_reported_by_name(make):
         "/sda is a device node",
         "/su runs as its owner or group (setuid or setgid)",
         "/wall runs as its owner or group (setuid or setgid)",
+        "/odd has capabilities of its own",
         "/odd has the extended attribute user.mark, which is not kept",
     ]
+
+
+def test_a_program_that_gains_rights_is_seen_in_an_archive(make):
+    given = [
+        entry("su", b"1", mode=0o4755),
+        entry("wall", b"1", mode=0o2755),
+        entry("ping", b"1", xattrs={"security.capability": "x"}),
+        entry("shared/", mode=0o2755),
+        entry("fine", b"1", mode=0o755),
+    ]
+    found = privileges.gaining(make(base(), given).target)
+    assert found == ["ping", "su", "wall"]
 
 
 def test_a_socket_is_reported(make):
