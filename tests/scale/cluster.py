@@ -145,8 +145,9 @@ class Node:
         # Its child goes with it, and with that the rest.
         self.machine.kill()
         self.machine.wait()
-        # The kernel would take its time for it.
-        ip(self.usr, "link", "delete", self.name)
+        # The kernel takes its time for it, if it has not done it yet.
+        delete = releases.within(self.usr, "ip", "link", "delete", self.name)
+        subprocess.run(delete, check=False, stderr=subprocess.DEVNULL)
         if self.daemon is not None:
             self.daemon.wait()
         self.machine = self.daemon = None

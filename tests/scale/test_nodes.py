@@ -44,9 +44,17 @@ def test_a_node_that_fails(shop, fails):
 
 
 def cost_what_was_sent(seen, replicas):
-    """Assert that all was lost at so many replicas, before the edge knew of them."""
-    assert len({*seen.asked.values()}) <= replicas
-    assert [one for one, at in seen.asked.items() if one.began > seen.down[at]] == []
+    """Assert that all was lost at so many replicas, before the edge knew of them.
+
+    A few lines of its log may be missing: HAProxy drops what nobody reads in time.
+    """
+    known = {at for at in seen.asked.values() if at}
+    assert len(known) <= replicas
+    last = max((seen.down[at] for at in known), default=0)
+    late = [
+        one for one, at in seen.asked.items() if one.began > seen.down.get(at, last)
+    ]
+    assert late == []
 
 
 def others(shop, node):
