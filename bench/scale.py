@@ -61,8 +61,10 @@ def cases(scratch: Path) -> tuple[Case, ...]:
 def _haproxy(path: Path, without: str = "") -> Edge:
     """HAProxy with DNS each 10 s, and without a part of its settings."""
     text = HAPROXY.config.read_text("utf-8")
-    changed = text.replace("hold valid 1s", "hold valid 10s")
-    assert changed != text
+    changed = text
+    for setting in ("timeout resolve", "hold valid"):
+        assert f"{setting} 1s" in changed
+        changed = changed.replace(f"{setting} 1s", f"{setting} 10s")
     assert without in changed
     path.write_text(changed.replace(without, "") if without else changed, "utf-8")
     return dataclasses.replace(HAPROXY, config=path)

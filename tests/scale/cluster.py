@@ -152,6 +152,14 @@ class Node:
             self.daemon.wait()
         self.machine = self.daemon = None
 
+    def mend(self) -> None:
+        """Have it run, whatever has failed."""
+        if self.machine is None:
+            self.boot()
+        self.plug()
+        if self.daemon is None:
+            self.start()
+
     def unplug(self) -> None:
         ip(self.usr, "link", "set", self.name, "down")
 

@@ -28,6 +28,11 @@ def shop(ready: Proof) -> Iterator[Proof]:
         ready.wait_answers()
         yield ready
     finally:
+        for node in ready.cluster.nodes:
+            node.mend()
+        ready.cluster.wait_ready()
+        for node in ready.cluster.nodes:
+            ready.cluster.take_tasks(node, "active")
         for one in ready.cluster.ask("service", "ps", "--no-trunc", proof.SERVICE):
             print(*(one[key] for key in ("Node", "Image", "CurrentState", "Error")))
         ready.remove()
