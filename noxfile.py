@@ -36,6 +36,10 @@ os.environ["PATH"] = os.pathsep.join(
 )
 # A test that hangs fails after so many seconds, and shows where it was.
 os.environ.setdefault("PYTEST_TIMEOUT", "1200")
+AS_ROOT = (
+    *(() if os.geteuid() == 0 else ("sudo", "--preserve-env")),
+    *(sys.executable, "-Bm", "pytest", "-p", "no:cacheprovider"),
+)
 
 
 def _run(session: nox.Session, *command: str) -> None:
@@ -87,9 +91,7 @@ def builds(session: nox.Session) -> None:
 @nox.session
 def matrix(session: nox.Session) -> None:
     """Build on engines of three Debian releases, which only root can start."""
-    root = [] if os.geteuid() == 0 else ["sudo", "--preserve-env"]
-    pytest = [sys.executable, "-Bm", "pytest", "-p", "no:cacheprovider"]
-    _run(session, *root, *pytest, "tests/matrix")
+    _run(session, *AS_ROOT, "tests/matrix")
 
 
 @nox.session
@@ -102,6 +104,17 @@ def service(session: nox.Session) -> None:
 def adopters(session: nox.Session) -> None:
     """Adopt apps of many shapes with the installed wheel, from init to answering."""
     _run(session, "pytest", "tests/adopters")
+
+
+@nox.session(default=False)
+def scale(session: nox.Session) -> None:
+    """Update and break a Swarm of three nodes under load, which only root can start."""
+    # One process: there is one cluster, and what is told of it is shown.
+    session.run(
+        *(*AS_ROOT, "--capture=no", "tests/scale", *session.posargs),
+        external=True,
+        interrupt_timeout=PATIENCE,
+    )
 
 
 @nox.session(default=False)

@@ -18,7 +18,7 @@ from containerize.settings import find_root, load
 from tests.conftest import Quiet
 
 NAMES = ("loop", "verify", "push", "bundle", "cold", "image", "evidence", "service")
-MORE = ("sizing",)
+MORE = ("sizing", "scale")
 """What is printed only if it is named."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,10 +22,16 @@ KINDS = ("swarm", "kubernetes")
         "image": "REGISTRY/NAME@sha256:…; by default what was pushed last",
         "env": GIVEN["env"],
         "env-file": GIVEN["env-file"],
+        "secrets": "of kubernetes: the Secrets alone, with their values, for a pipe",
     },
 )
 def manifest(
-    s: Session, env: list[str], kind: str, image: str = "", env_file: str = ""
+    s: Session,
+    env: list[str],
+    kind: str,
+    image: str = "",
+    env_file: str = "",
+    secrets: bool = False,
 ) -> None:
     """Print a stack file, or Kubernetes manifests: manifest swarm, … kubernetes."""
     from containerize import build
@@ -34,6 +41,13 @@ def manifest(
     if kind not in KINDS:
         raise Problem(f"{kind!r} is none: say manifest swarm, or manifest kubernetes")
     settings, environment = s.given(env=env, env_file=env_file)
+    if secrets:
+        if kind != "kubernetes":
+            raise Problem("a Swarm's secrets are made by `docker secret create`")
+        if sys.stdout.isatty():
+            raise Problem("--secrets writes values: add `| kubectl apply -f -`")
+        put(kubernetes.secrets(workload.workloads(settings, "", environment)), end="")
+        return
     named = workload.image(settings, image)
     found = workload.workloads(settings, named, environment)
     text = swarm.stack(found) if kind == "swarm" else kubernetes.manifests(found)
@@ -49,7 +63,9 @@ def _dry_release(
     s: Session,
     target: str,
     tag: Sequence[str] = (),
+    env: Sequence[str] = (),
     stack: str = "",
+    env_file: str = "",
     kubernetes: bool = False,
     **_: Any,
 ) -> str:
@@ -57,7 +73,7 @@ def _dry_release(
     from containerize.publish import push, reference
 
     if kubernetes:
-        return "\n".join(_kubernetes(s, target, tag))
+        return "\n".join(_kubernetes(s, target, tag, env, env_file))
     name = stack or swarm.service_name(s.settings.image)
     sent = "" if reference.parse(target).digest else "push it, "
     if sent:
@@ -68,24 +84,34 @@ def _dry_release(
     )
 
 
-def _kubernetes(s: Session, target: str, tag: Sequence[str]) -> list[str]:
+def _kubernetes(
+    s: Session, target: str, tag: Sequence[str], env: Sequence[str], env_file: str
+) -> list[str]:
     """The commands that release through Kubernetes."""
+    import shlex
+
+    from containerize.deploy import kubernetes, workload
     from containerize.publish import push, reference
 
-    name = f"deployment/{s.settings.image.replace('_', '-').replace('.', '-')}"
-    named = reference.parse(target)
-    if named.digest:
-        first, image = [], f" --image {target}"
-    else:
-        push.targets(s.settings, target, tag)
-        first, image = (
-            [f"invoke push {target}{''.join(f' --tag {t}' for t in tag)}"],
-            "",
-        )
+    named, first, image = reference.parse(target), [], [f"--image={target}"]
+    if not named.digest:
+        tags = [f"--tag={each.tag}" for each in push.targets(s.settings, target, tag)]
+        first, image = [shlex.join(["invoke", "push", named.repository, *tags])], []
+    settings, environment = s.given(env=env, env_file=env_file)
+    given = [f"--env-file={env_file}"] if env_file else []
+    given += [f"--env={each}" for each in env]
+    name = kubernetes.name(workload.workloads(settings, target, environment)[0])
+
+    def applied(*words: str) -> str:
+        line = shlex.join(["invoke", "manifest", "kubernetes", *words, *given])
+        return f"{line} | kubectl apply -f -"
+
     return [
         *first,
-        f"invoke manifest kubernetes{image} | kubectl apply -f -",
-        f"kubectl rollout status {name} || kubectl rollout undo {name}",
+        *([applied("--secrets")] if environment or settings.secrets else []),
+        applied(*image),
+        f"kubectl rollout status deployment/{name} || "
+        f"kubectl rollout undo deployment/{name}",
     ]
 
 
@@ -132,7 +158,7 @@ def release(
     from containerize.verify import pushed
 
     if kubernetes:
-        for line in _kubernetes(s, target, tag):
+        for line in _kubernetes(s, target, tag, env, env_file):
             say(line)
         return
     named = reference.parse(target)
@@ -147,7 +173,7 @@ def release(
     architectures = settings.image_architectures
     if named.digest:
         image = workload.image(settings, target)
-        found = pushed.find(settings, image, progress=Meter())
+        found = pushed.read(settings, image, progress=Meter())
         architectures = tuple(found.images)
     else:
         image = f"{named.repository}@sha256:{'0' * 64}"

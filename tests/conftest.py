@@ -15,6 +15,7 @@ import shutil
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,8 @@ from containerize.pack import sources
 from containerize.settings import Settings
 
 ROOT = settings.find_root(Path(__file__).parent)
+PATIENCE = 60.0
+"""Seconds that a test waits for what has to happen: a busy machine takes its time."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -83,6 +86,14 @@ def taking_turns() -> Iterator[None]:
         yield
     finally:
         os.close(checkout)
+
+
+def until(true: Callable[[], object]) -> None:
+    """Wait for what has to become true; fails if it does not."""
+    end = time.monotonic() + PATIENCE
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
 class Quiet:

@@ -44,17 +44,17 @@ def require(program: str, package: str) -> str:
 
 
 class Registry:
-    """A docker-registry with its data in `root`, on a port of its own."""
+    """A docker-registry with its data in `root`, at an address on a port of its own."""
 
-    def __init__(self, root: Path, **settings: Any) -> None:
+    def __init__(self, root: Path, address: str = "127.0.0.1", **settings: Any) -> None:
         self.root = root
-        self.port = unused_port()
-        self.host = f"127.0.0.1:{self.port}"
+        self.address, self.port = address, unused_port()
+        self.host = f"{address}:{self.port}"
         self.command = [require("docker-registry", "docker-registry"), "serve"]
         self.process: subprocess.Popen[bytes] | None = None
         root.mkdir(parents=True, exist_ok=True)
         # With a secret of its own, uploads outlive a restart.
-        address = {"addr": self.host, "secret": "secret of a test"}
+        http = {"addr": self.host, "secret": "secret of a test"}
         config = {
             "version": 0.1,
             "log": {"level": "warn"},
@@ -62,7 +62,7 @@ class Registry:
                 "filesystem": {"rootdirectory": str(root / "data")},
                 **settings.pop("storage", {}),
             },
-            "http": address | settings.pop("http", {}),
+            "http": http | settings.pop("http", {}),
             **settings,
         }
         (root / "config.yml").write_text(json.dumps(config))  # JSON is YAML too
@@ -81,7 +81,7 @@ class Registry:
             )
         while self.process.poll() is None:
             with contextlib.suppress(OSError):
-                socket.create_connection(("127.0.0.1", self.port), 1).close()
+                socket.create_connection((self.address, self.port), 1).close()
                 return self
             time.sleep(0.02)
         raise AssertionError((self.root / "log").read_text())
@@ -161,7 +161,8 @@ class Faults(http.server.ThreadingHTTPServer):
     """A proxy before a registry, which does to requests what `fault` says.
 
     `fault` returns a dictionary: `status`, and `headers`, is answered in the registry's
-    place; of the body, `cut` bytes are passed on before all connections end; `alter` is
+    place; of the body, `cut` bytes are passed on before all connections end, some time
+    later or when `then` has been called; `alter` is
     what is done to the body's bytes; `answer` is done to the registry's answer (status,
     headers, content), of which `ends` bytes are sent; with `lost`, none.
     """
@@ -222,7 +223,7 @@ class _Proxy(http.server.BaseHTTPRequestHandler):
                 cut -= len(data)
                 if cut <= 0:
                     # What has been passed on is written when the registry says so.
-                    time.sleep(how.get("settle", 0.2))
+                    how.get("then", lambda: time.sleep(0.2))()
                     self.close_connection = True
                     return
         response = onward.getresponse()

@@ -54,6 +54,8 @@ class Service:
     """The state of its last update; empty if it has none."""
     message: str
     """What Swarm says of that."""
+    begun: str
+    """When that began."""
 
     @property
     def image(self) -> str:
@@ -149,10 +151,10 @@ def nodes(engine: Engine) -> list[Node]:
     """All nodes of the Swarm."""
     found = _inspected(engine, "node", engine.listing("node", "ls", "--quiet"))
     hosts = collections.Counter(str(one["Description"]["Hostname"]) for one in found)
-    return [_node(one, hosts) for one in found]
+    return [node(one, hosts) for one in found]
 
 
-def _node(found: Mapping[str, Any], hosts: Mapping[str, int]) -> Node:
+def node(found: Mapping[str, Any], hosts: Mapping[str, int]) -> Node:
     host = str(found["Description"]["Hostname"])
     machine = str(found["Description"]["Platform"]["Architecture"])
     identity = str(found["ID"])
@@ -176,11 +178,11 @@ def services(engine: Engine, stack: str = "") -> dict[str, Service]:
     """The services by name: all, or those of a stack."""
     of_stack = [f"--filter=label={STACK}={stack}"] if stack else []
     listed = engine.listing("service", "ls", "--quiet", *of_stack)
-    found = map(_service, _inspected(engine, "service", listed))
+    found = map(service, _inspected(engine, "service", listed))
     return {one.name: one for one in found}
 
 
-def _service(found: Mapping[str, Any]) -> Service:
+def service(found: Mapping[str, Any]) -> Service:
     spec, update = found["Spec"], found.get("UpdateStatus") or {}
     return Service(
         identity=str(found["ID"]),
@@ -190,6 +192,7 @@ def _service(found: Mapping[str, Any]) -> Service:
         previous=found.get("PreviousSpec"),
         update=str(update.get("State") or ""),
         message=printable(str(update.get("Message") or "")),
+        begun=str(update.get("StartedAt") or ""),
     )
 
 

@@ -3,125 +3,145 @@
 from __future__ import annotations
 
 import base64
+import math
 import re
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from containerize.deploy import yaml
 from containerize.deploy.workload import Workload
-from containerize.deploy.yaml import Note
+from containerize.deploy.yaml import Note, written
 from containerize.engines import volumes
 from containerize.engines.volumes import Mount
 from containerize.errors import Problem
+from containerize.terminal import worded
 
 Object = dict[str, Any]
 
+MIN_READY = 10
+"""Seconds for which a replica must be well before an update goes on."""
+
+_ARRIVAL = 120
+"""Seconds that a pod has to get a node and the image, before it starts."""
+_TIMEOUT = 3
+"""Seconds that a probe has, as the image's own health check."""
 _LONGEST = 63
-"""Characters of a DNS label (RFC 1123, 2.1), which names of Services are."""
-_LARGEST = 1024 * 1024
-"""Bytes that a Secret may hold (Kubernetes, "Secrets")."""
+"""Characters of a label of DNS (RFC 1035, 2.3.4), which a Service's name is."""
+_LARGEST = 1 << 20
+"""Bytes that a Secret can hold (kubernetes.io, "Secrets", "Size limit")."""
+
+_HEAD = """\
+{image}, as [tool.containerize] in pyproject.toml has it:
+  invoke manifest kubernetes | kubectl apply -f -
+Changes of your own go over it with kustomize. Nothing rolls back by itself:
+  kubectl rollout status deployment/{name} || kubectl rollout undo deployment/{name}"""
+_SECRETS = """\
+Its Secrets come first. If a value changes, make them again and restart the pods:
+  invoke manifest kubernetes --secrets | kubectl apply -f -
+  kubectl rollout restart deployment --selector {project}
+`kubectl create secret --from-env-file` takes quotes and ${{NAME}} for a value's own."""
+_SIZE = "No setting says how much: say it in a kustomization."
+_ALONE = "Never two at a time: one ends before the next starts."
+_STOP = "Longer than the service takes, which the drain delay is a part of."
+_STOP_COMMAND = "As under `run`: the setting stop-timeout."
+_NODE = "A volume is on one node at a time, and so is all that mounts it."
+_STARTED = "Restarted if it has not been ready once within the setting health-timeout."
+_READY = """\
+After {seconds} s what sends requests knows that a pod is not ready; one that stops
+takes them for {drain:g} s, its drain delay."""
+_PIDS = (
+    "No field limits processes ({pids} under `run`): podPidsLimit of each node does."
+)
+_MODE = "0440: for its group, which is fsGroup."
+_TEMPORARY = "No field forbids to run a program from /tmp, as `run` does."
+_BUDGET = "A node can be drained at any time; replicas leave one by one."
 
 
 def manifests(workloads: Sequence[Workload]) -> str:
     """The objects of these workloads, as YAML documents with comments.
 
-    Variables come from the Secret `NAME-environment`, files from `NAME-secrets`, which
-    are not among them: `secrets` has these. Raises Problem if a setting has a value
-    that Kubernetes has no place for.
+    Variables come from the Secret `NAME-environment`, and files from `NAME-secrets`,
+    which are not among them: see `secrets`. Raises Problem for what Kubernetes has no
+    way to do.
     """
     service = workloads[0]
-    return _documents(
-        [
-            *_claims(service),
-            *map(_deployment, workloads),
-            _service(service),
-            _budget(service),
-        ],
-        _introduction(service),
-    )
+    objects = [
+        *_claims(service),
+        *(_deployment(each) for each in workloads),
+        _service(service),
+        _budget(service),
+    ]
+    return _documents([{Note(_head(service)): None, **objects[0]}, *objects[1:]])
 
 
 def secrets(workloads: Sequence[Workload]) -> str:
-    """The Secrets that the manifests name, with the values of variables and files.
+    """The Secrets that the manifests name, with the values, as YAML documents.
 
-    To be piped: nobody but the cluster must see it. Raises Problem if there are none,
-    and for a file that cannot be read.
+    That is for a pipe: nobody else must see it. Raises Problem if there are none, for
+    a file that cannot be read, and for a value that no Secret can hold.
     """
     service = workloads[0]
-    found = {
-        _environment(service): {
-            name: value.encode() for name, value in service.environment.items()
-        },
-        _files(service): {
-            name: _read(service.settings.root / Path(file).expanduser())
-            for name, file in service.settings.secrets.items()
-        },
+    variables = {
+        name: _encoded(value, f"the variable {name}")
+        for name, value in sorted(_variables(service).items())
     }
-    if not any(found.values()):
-        raise Problem(
-            "there is nothing secret: neither env-file nor secrets is set, and no --env"
+    files = {each.name: _read(each) for each in volumes.secrets(service.settings)}
+    found = [
+        _secret(service, name, values)
+        for name, values in (
+            (_environment(service), variables),
+            (_files(service), files),
         )
-    for name, values in found.items():
-        if sum(map(len, values.values())) > _LARGEST:
-            raise Problem(f"the Secret {name} would be larger than 1 MiB: use a volume")
-    return _documents(
-        [
-            {
-                "apiVersion": "v1",
-                "kind": "Secret",
-                "metadata": _metadata(service, name),
-                "type": "Opaque",
-                "data": {
-                    key: base64.b64encode(value).decode()
-                    for key, value in values.items()
-                },
-            }
-            for name, values in found.items()
-            if values
-        ]
-    )
-
-
-def _documents(objects: Sequence[Object], introduction: str = "") -> str:
-    head = "".join(f"# {line}\n" for line in introduction.splitlines())
-    return head + "---\n".join(map(yaml.written, objects))
-
-
-def _introduction(service: Workload) -> str:
-    """What whoever applies the manifests has to know."""
-    name = _name(service)
-    lines = [
-        f"Nothing rolls back by itself: `kubectl rollout status deployment/{name}` says",
-        f"whether an update ended well, `kubectl rollout undo deployment/{name}` goes "
-        "back.",
+        if values
     ]
-    if service.environment or service.settings.secrets:
-        lines += [
-            "Its Secrets come first, and again if a value changes, then `kubectl rollout",
-            "restart`: `invoke manifest kubernetes --secrets | kubectl apply -f -`. "
-            "Not by",
-            "--from-env-file: kubectl takes quotes and ${NAME} for parts of a value.",
-        ]
-    return "\n".join(lines)
+    if not found:
+        raise Problem(
+            "there is nothing that a Secret would hold: set env-file or secrets, or "
+            "give --env"
+        )
+    return _documents(found)
+
+
+def name(workload: Workload) -> str:
+    """The name of its Deployment, and of the Service if it serves.
+
+    Raises Problem if the image's name makes none.
+    """
+    return _label(workload.name, "image" if workload.serves else "command")
+
+
+def _documents(objects: Sequence[Object]) -> str:
+    return "---\n".join(map(written, objects))
+
+
+def _head(service: Workload) -> str:
+    """What whoever applies the manifests wants to know."""
+    parts = [_HEAD]
+    if _variables(service) or service.settings.secrets:
+        parts.append(_SECRETS)
+    settings = service.settings
+    names = {"image": settings.image, "name": name(service), "project": settings.label}
+    return worded("\n".join(parts).format(**names))
+
+
+# What there is of each workload.
 
 
 def _deployment(workload: Workload) -> Object:
+    started = workload.settings.health_timeout if workload.serves else 0
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": _metadata(workload)
-        | {
-            # What `kubectl rollout history` shows.
-            "annotations": {"kubernetes.io/change-cause": workload.image}
+        "metadata": {
+            **_metadata(workload),
+            # What `kubectl rollout history` shows of each release.
+            "annotations": {"kubernetes.io/change-cause": workload.image},
         },
         "spec": {
             "replicas": workload.replicas,
-            "selector": {"matchLabels": _selector(workload)},
-            "strategy": _strategy(workload),
-            # A replica that ends so soon after its start stops an update.
+            "selector": {"matchLabels": _labels(workload)},
+            **_strategy(workload),
             "minReadySeconds": MIN_READY,
-            "progressDeadlineSeconds": _progress_deadline(workload),
+            "progressDeadlineSeconds": _ARRIVAL + started + MIN_READY,
             "revisionHistoryLimit": 5,
             "template": {
                 "metadata": {"labels": _labels(workload)},
@@ -131,154 +151,133 @@ def _deployment(workload: Workload) -> Object:
     }
 
 
-MIN_READY = 10
-"""Seconds for which a replica must be well before an update goes on."""
-
-
-def _progress_deadline(workload: Workload) -> int:
-    """Seconds after which an update that stands still counts as failed.
-
-    Two minutes are for the scheduler and the pull.
-    """
-    return 120 + workload.settings.health_timeout + MIN_READY
-
-
 def _strategy(workload: Workload) -> Object:
     if workload.alone:
-        return {
-            Note("Never two at once: the old one stops before the new one starts."): 0,
-            "type": "Recreate",
-        }
-    return {
-        "type": "RollingUpdate",
-        "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0},
-    }
+        return {Note(_ALONE): None, "strategy": {"type": "Recreate"}}
+    gradual = {"maxSurge": 1, "maxUnavailable": 0}
+    return {"strategy": {"type": "RollingUpdate", "rollingUpdate": gradual}}
 
 
 def _pod(workload: Workload) -> Object:
-    confined = workload.confinement
+    limits = workload.confinement
     return {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        Note(
-            "Above the service's own grace period, which has the drain delay in it."
-            if workload.serves
-            else "As `run` has it: stop-timeout."
-        ): 0,
+        Note(_STOP if workload.serves else _STOP_COMMAND): None,
         "terminationGracePeriodSeconds": workload.stop_seconds,
         "securityContext": {
             "runAsNonRoot": True,
-            "runAsUser": confined.user,
-            "runAsGroup": confined.group,
-            "fsGroup": confined.group,
+            "runAsUser": limits.user,
+            "runAsGroup": limits.group,
+            "fsGroup": limits.group,
             "fsGroupChangePolicy": "OnRootMismatch",
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         **_placement(workload),
         "containers": [_container(workload)],
-        "volumes": [
-            *_volumes(workload),
-        ],
+        "volumes": list(_volumes(workload)),
     }
 
 
 def _container(workload: Workload) -> Object:
-    settings, confined = workload.settings, workload.confinement
-    found: Object = {"name": _name(workload), "image": workload.image}
-    if workload.words:
-        entry, *rest = map(_unexpanded, workload.words)
-        found |= {"command": [entry], "args": rest}
-    if workload.environment:
-        found["envFrom"] = [{"secretRef": {"name": _environment(workload)}}]
-    if workload.own:
-        found["env"] = [
-            {"name": name, "value": value} for name, value in workload.own.items()
-        ]
-    if workload.serves:
-        found["ports"] = [{"name": "http", "containerPort": settings.container_port}]
-        found |= _probes(workload)
-    memory = _memory(confined.memory)
-    return found | {
-        Note(
-            f"No field says how many processes there may be ({confined.pids} under "
-            "`run`):\nthe kubelet's podPidsLimit does."
-        ): 0,
-        "resources": {"requests": {"memory": memory}, "limits": {"memory": memory}},
+    limits = workload.confinement
+    memory = {"memory": _memory(limits.memory)}
+    return {
+        "name": name(workload),
+        "image": workload.image,
+        **_command(workload),
+        **_given(workload),
+        **_probes(workload),
+        Note(_PIDS.format(pids=limits.pids)): None,
+        "resources": {"requests": memory, "limits": memory},
         "securityContext": {
-            "allowPrivilegeEscalation": confined.new_privileges,
-            "capabilities": {"drop": list(confined.dropped)},
-            "readOnlyRootFilesystem": confined.read_only,
+            "allowPrivilegeEscalation": limits.new_privileges,
+            "capabilities": {"drop": list(limits.dropped)},
+            "readOnlyRootFilesystem": limits.read_only,
         },
-        Note("No field says noexec, nosuid, nodev, which /tmp has under `run`."): 0,
+        Note(_TEMPORARY): None,
         "volumeMounts": list(_mounts(workload)),
     }
 
 
+def _command(workload: Workload) -> Object:
+    if not workload.words:
+        return {}
+    entry, *rest = map(_unexpanded, workload.words)
+    return {"command": [entry], **({"args": rest} if rest else {})}
+
+
 def _unexpanded(word: str) -> str:
-    """A word of a command in which Kubernetes finds no `$(NAME)`."""
-    return word.replace("$(", "$$(")
+    """A word of a command in which Kubernetes replaces no `$(NAME)`, and no `$$`."""
+    _encoded(word, "a command")
+    return word.replace("$", "$$")
+
+
+def _given(workload: Workload) -> Object:
+    """The variables of a container: the user's by reference, ours over them."""
+    found: Object = {}
+    if _variables(workload):
+        reference = {"name": _environment(workload), "optional": False}
+        found["envFrom"] = [{"secretRef": reference}]
+    if workload.own:
+        found["env"] = [
+            {"name": key, "value": workload.own[key]} for key in workload.own
+        ]
+    return found
 
 
 def _probes(workload: Workload) -> Object:
-    """Once started, restart by /health/live, route by /health/ready."""
-    period, failures = _readiness(workload)
+    """Its port, and when to start it again, or to send it nothing."""
+    if not workload.serves:
+        return {}
+    period, failures = readiness(workload)
+    ready = _READY.format(seconds=period * failures, drain=workload.drain_seconds)
+    health = workload.settings.health_timeout
     return {
-        Note("For health-timeout, until it has been ready once."): 0,
-        "startupProbe": _probe(
-            "/health/started", 1, workload.settings.health_timeout
-        ),
-        "livenessProbe": _probe("/health/live", 10, 3),
-        Note(
-            f"Not ready is known within {period * failures} s, before the drain delay of "
-            f"{workload.drain_seconds:g} s is over."
-        ): 0,
-        "readinessProbe": _probe("/health/ready", period, failures),
+        "ports": [{"name": "http", "containerPort": workload.settings.container_port}],
+        Note(_STARTED): None,
+        "startupProbe": _probe("/health/started", period=1, failures=health),
+        "livenessProbe": _probe("/health/live", period=10, failures=3),
+        Note(ready): None,
+        "readinessProbe": _probe("/health/ready", period=period, failures=failures),
     }
 
 
-def _probe(path: str, period: int, failures: int) -> Object:
+def _probe(path: str, *, period: int, failures: int) -> Object:
     return {
         "httpGet": {"path": path, "port": "http"},
         "periodSeconds": period,
-        "timeoutSeconds": 3,
+        "timeoutSeconds": min(_TIMEOUT, period),
         "failureThreshold": failures,
     }
 
 
-def _readiness(workload: Workload) -> tuple[int, int]:
-    """Seconds from probe to probe, and how many must fail.
+def readiness(workload: Workload) -> tuple[int, int]:
+    """Seconds from one readiness probe to the next, and how many have to fail.
 
-    Their product is below the drain delay, whole seconds of at least one are all that
-    a probe can have. Raises Problem if the delay is too short for any.
+    Their product is less than the drain delay. Raises Problem if that is too short:
+    a probe comes once in whole seconds.
     """
-    delay = workload.drain_seconds
-    if delay <= 1:
+    drain = workload.drain_seconds
+    if drain <= 1:
         raise Problem(
-            f"a drain delay of {delay:g} s is over before Kubernetes can see that a pod "
-            "is not ready: set drain-delay to 2 or more"
+            f"a drain delay of {drain:g} s is over before Kubernetes can see that a "
+            "pod is not ready: set drain-delay to 2 or more"
         )
-    failures = 2 if delay > 2 else 1
-    below = -int(-delay // 1) - 1  # the largest whole number that is less
-    return min(5, below // failures), failures
+    failures = 2 if drain > 2 else 1
+    return min(5, (math.ceil(drain) - 1) // failures), failures
 
 
 def _placement(workload: Workload) -> Object:
-    """On which nodes its pods are: spread, or all where their volume is."""
-    project = {"matchLabels": {PROJECT: workload.settings.image}}
-    if _named(workload) and workload.settings.commands:
-        return {
-            Note("One node at a time has a volume: all that mounts it is there."): 0,
-            "affinity": {
-                "podAffinity": {
-                    "requiredDuringSchedulingIgnoredDuringExecution": [
-                        {
-                            "labelSelector": project,
-                            "topologyKey": "kubernetes.io/hostname",
-                        }
-                    ]
-                }
-            },
+    """On which nodes pods are: spread, or all that mount a volume on one."""
+    settings = workload.settings
+    if settings.volumes and settings.commands:
+        term = {
+            "labelSelector": {"matchLabels": _project(workload)},
+            "topologyKey": "kubernetes.io/hostname",
         }
+        required = {"requiredDuringSchedulingIgnoredDuringExecution": [term]}
+        return {Note(_NODE): None, "affinity": {"podAffinity": required}}
     if workload.alone:
         return {}
     return {
@@ -287,7 +286,8 @@ def _placement(workload: Workload) -> Object:
                 "maxSkew": 1,
                 "topologyKey": key,
                 "whenUnsatisfiable": "ScheduleAnyway",
-                "labelSelector": {"matchLabels": _selector(workload)},
+                "labelSelector": {"matchLabels": _labels(workload)},
+                # Else the pods that an update is about to remove would count too.
                 "matchLabelKeys": ["pod-template-hash"],
             }
             for key in ("topology.kubernetes.io/zone", "kubernetes.io/hostname")
@@ -295,144 +295,149 @@ def _placement(workload: Workload) -> Object:
     }
 
 
-def _service(workload: Workload) -> Object:
+# What there is of the service alone.
+
+
+def _service(service: Workload) -> Object:
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": _metadata(workload),
+        "metadata": _metadata(service),
         "spec": {
-            "selector": _selector(workload),
+            "selector": _labels(service),
             "ports": [{"name": "http", "port": 80, "targetPort": "http"}],
         },
     }
 
 
-def _budget(workload: Workload) -> Object:
+def _budget(service: Workload) -> Object:
     return {
         "apiVersion": "policy/v1",
         "kind": "PodDisruptionBudget",
-        "metadata": _metadata(workload),
+        "metadata": _metadata(service),
         "spec": {
-            Note("A node can always be drained, one replica at a time."): 0,
+            Note(_BUDGET): None,
             "maxUnavailable": 1,
             "unhealthyPodEvictionPolicy": "AlwaysAllow",
-            "selector": {"matchLabels": _selector(workload)},
+            "selector": {"matchLabels": _labels(service)},
         },
     }
 
 
-# What stands in the pods' file system.
+def _secret(service: Workload, name: str, values: Mapping[str, bytes]) -> Object:
+    if sum(map(len, values.values())) > _LARGEST:
+        raise Problem(f"the Secret {name} would be larger than 1 MiB: use a volume")
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": _metadata(service, name),
+        "data": {
+            key: base64.b64encode(value).decode() for key, value in values.items()
+        },
+    }
 
 
-def _claims(workload: Workload) -> Iterator[Object]:
-    for name in dict.fromkeys(_claim(mount) for mount in _named(workload)):
+def _claims(service: Workload) -> Iterator[Object]:
+    for claim in dict.fromkeys(map(_claim, _named(service))):
         yield {
             "apiVersion": "v1",
             "kind": "PersistentVolumeClaim",
-            "metadata": _metadata(workload, name),
+            "metadata": _metadata(service, claim),
             "spec": {
                 "accessModes": ["ReadWriteOnce"],
-                Note("No setting says how much: overlay what your data need."): 0,
+                Note(_SIZE): None,
                 "resources": {"requests": {"storage": "1Gi"}},
             },
         }
 
 
-def _named(workload: Workload) -> list[Mount]:
-    """What it mounts; a Problem for a directory, which no other machine has."""
-    found = list(volumes.mounts(workload.settings))
-    for mount in found:
-        if not mount.named:
-            raise Problem(
-                f"{mount.source}, mounted at {mount.path}, is a directory of this "
-                f"machine, which no node has: name a volume, NAME:{mount.path}"
-            )
-    names = {mount.source: _claim(mount) for mount in found}
-    for name in names.values():
-        alike = [source for source, claim in names.items() if claim == name]
-        if len(alike) > 1:
-            raise Problem(
-                f"the volumes {' and '.join(alike)} would both be {name} in "
-                "Kubernetes: rename one"
-            )
-    return found
-
-
-def _claim(mount: Mount) -> str:
-    return _label(mount.source.lower(), "volume", reserved=len("volume-"))
+# What pods find in their file system.
 
 
 def _volumes(workload: Workload) -> Iterator[Object]:
     for path, size in workload.confinement.temporary.items():
         memory = {"medium": "Memory", "sizeLimit": f"{size >> 20}Mi"}
         yield {"name": _part(path), "emptyDir": memory}
-    for name in dict.fromkeys(_claim(mount) for mount in _named(workload)):
-        claim = {"claimName": name}
-        yield {"name": f"volume-{name}", "persistentVolumeClaim": claim}
-    if workload.settings.secrets:
-        keys = [{"key": name, "path": name} for name in workload.settings.secrets]
+    for claim in dict.fromkeys(map(_claim, _named(workload))):
         yield {
-            "name": "secrets",
-            "secret": {
-                "secretName": _files(workload),
-                Note("0440: the group is fsGroup."): 0,
-                "defaultMode": 0o440,
-                "items": keys,
-                "optional": False,
-            },
+            "name": f"volume-{claim}",
+            "persistentVolumeClaim": {"claimName": claim},
         }
+    names = workload.settings.secrets
+    if names:
+        secret = {
+            "secretName": _files(workload),
+            Note(_MODE): None,
+            "defaultMode": 0o440,
+            "items": [{"key": name, "path": name} for name in names],
+            "optional": False,
+        }
+        yield {"name": "secrets", "secret": secret}
 
 
 def _mounts(workload: Workload) -> Iterator[Object]:
     for path in workload.confinement.temporary:
         yield {"name": _part(path), "mountPath": path}
     for mount in _named(workload):
-        found: Object = {
-            "name": f"volume-{_claim(mount)}",
-            "mountPath": mount.path,
-        }
-        read_only = "ro" in mount.options.split(",")
-        yield found | ({"readOnly": True} if read_only else {})
+        read_only = {"readOnly": True} if "ro" in mount.options.split(",") else {}
+        name = f"volume-{_claim(mount)}"
+        yield {"name": name, "mountPath": mount.path, **read_only}
     if workload.settings.secrets:
         yield {"name": "secrets", "mountPath": "/run/secrets", "readOnly": True}
 
 
 def _part(path: str) -> str:
-    """The name of the pod's volume at a path of ours."""
+    """The name of the pod's volume that stands at a path of the tool's."""
     return path.strip("/").replace("/", "-")
 
 
-def _read(path: Path) -> bytes:
+def _named(workload: Workload) -> list[Mount]:
+    """What it mounts. Raises Problem for a directory, and for names that become one."""
+    found = list(volumes.mounts(workload.settings))
+    sources: dict[str, str] = {}
+    for mount in found:
+        if not mount.named:
+            raise Problem(
+                f"{mount.source} is a directory of this machine, and pods run on "
+                f"others: mount a volume, NAME:{mount.path}, or leave it out"
+            )
+        other = sources.setdefault(_claim(mount), mount.source)
+        if other != mount.source:
+            raise Problem(
+                f"the volumes {other} and {mount.source} would both be {_claim(mount)} "
+                "in Kubernetes: give one another name"
+            )
+    return found
+
+
+def _claim(mount: Mount) -> str:
+    """The name of the PersistentVolumeClaim that is a volume of the settings."""
+    return _label(mount.source.lower(), "volume", beside=len("volume-"))
+
+
+def _read(secret: volumes.Secret) -> bytes:
     try:
-        return path.read_bytes()
+        return secret.file.read_bytes()
     except OSError as error:
-        raise Problem(f"{path} cannot be read: {error.strerror}") from None
+        raise Problem(
+            f"the secret {secret.name}: {secret.file} cannot be read: {error.strerror}"
+        ) from None
 
 
-# Names, labels and numbers, as Kubernetes has them.
-
-PROJECT = "containerize.project"
-"""The label that the image, and all that is made of it, has."""
-
-
-def _metadata(workload: Workload, name: str = "") -> Object:
-    return {"name": name or _name(workload), "labels": _labels(workload)}
+def _encoded(text: str, what: str) -> bytes:
+    """A text in UTF-8; a Problem, without it, if that has no way to say it."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise Problem(f"{what} is not UTF-8, which Kubernetes asks for") from None
 
 
-def _labels(workload: Workload) -> dict[str, str]:
-    return _selector(workload)
+# Names and sizes, as Kubernetes has them.
 
 
-def _selector(workload: Workload) -> dict[str, str]:
-    """What tells its pods from all others; a selector can never be changed."""
-    return {
-        "app.kubernetes.io/name": _name(workload),
-        PROJECT: workload.settings.image,
-    }
-
-
-def _name(workload: Workload) -> str:
-    return _label(workload.name, "image" if workload.serves else "command")
+def _variables(workload: Workload) -> dict[str, str]:
+    """The user's variables, without those that stand in the manifest."""
+    return {k: v for k, v in workload.environment.items() if k not in workload.own}
 
 
 def _environment(workload: Workload) -> str:
@@ -443,23 +448,43 @@ def _files(workload: Workload) -> str:
     return f"{_label(workload.settings.image, 'image')}-secrets"
 
 
-def _label(name: str, kind: str, *, reserved: int = 0) -> str:
-    """`name` as a DNS label that begins with a letter, as a Service's has to."""
-    made = re.sub(r"[._]+", "-", name)
+def _metadata(workload: Workload, named: str = "") -> Object:
+    return {"name": named or name(workload), "labels": _labels(workload)}
+
+
+def _labels(workload: Workload) -> dict[str, str]:
+    """What its pods are known by: a selector must be the same in each release.
+
+    The project's label is as the settings have it. So of two images with one name in
+    Kubernetes the second is refused, and does not take the place of the first.
+    """
+    return {"app.kubernetes.io/name": name(workload), **_project(workload)}
+
+
+def _project(workload: Workload) -> dict[str, str]:
+    key, _, value = workload.settings.label.partition("=")
+    return {key: value}
+
+
+def _label(text: str, kind: str, *, beside: int = 0) -> str:
+    """A name as a label of DNS that begins with a letter, as a Service's must.
+
+    `beside` so many other characters. Raises Problem if it makes none.
+    """
+    made = re.sub("[._]", "-", text)
     if not re.fullmatch(r"[a-z]([a-z0-9-]*[a-z0-9])?", made):
         raise Problem(
-            f"{kind} {name!r} is no name for Kubernetes: begin it with a letter, and "
-            "end it with a letter or digit"
+            f"{kind} {text!r} is no name in Kubernetes: begin it with a letter, and "
+            "end it with a letter or a digit"
         )
-    if len(made) + reserved > _LONGEST:
+    if len(made) > _LONGEST - beside:
         raise Problem(
-            f"{kind} {name!r} is longer than the {_LONGEST - reserved} characters that "
-            "Kubernetes takes: shorten it"
+            f"{kind} {text!r} has more than the {_LONGEST - beside} characters that a "
+            "name in Kubernetes can have: shorten it"
         )
     return made
 
 
 def _memory(size: str) -> str:
-    """A size as `run` has it; Kubernetes would take 128m for 0.128 bytes."""
+    """A size as `run` has it: to Kubernetes 128m would be 0.128 bytes."""
     return size[:-1] + {"k": "Ki", "m": "Mi", "g": "Gi"}[size[-1]]
-

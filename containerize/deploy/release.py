@@ -109,7 +109,7 @@ def check(
     """
     engine, settings = stack.engine, stack.settings
     nodes = cluster.nodes(engine)
-    _see_nodes(nodes, architectures)
+    see_nodes(nodes, architectures)
     found = cluster.services(engine)
     standing = {
         name: service
@@ -129,7 +129,7 @@ def check(
     return standing
 
 
-def _see_nodes(nodes: Sequence[Node], architectures: Sequence[str]) -> None:
+def see_nodes(nodes: Sequence[Node], architectures: Sequence[str]) -> None:
     active = [node for node in nodes if node.active]
     if not active:
         raise Problem(
@@ -292,7 +292,7 @@ def _unpulled(stack: Stack, workload: Workload, failed: Mapping[Node, Task]) -> 
     answer = stack.engine.run("pull", "--quiet", workload.image, check=False)
     host = reference.parse(workload.image).registry
     why = (
-        _reason(host, answer.stderr)
+        reason(host, answer.stderr)
         if answer.returncode
         else f"this node can, so see in the log of each one's daemon why {host} is not "
         "to be reached from there"
@@ -326,7 +326,7 @@ _REASONS = (
 """What daemons say if they cannot pull, and what it means."""
 
 
-def _reason(host: str, said: str) -> str:
+def reason(host: str, said: str) -> str:
     for pattern, meaning in _REASONS:
         if re.search(pattern, said, re.IGNORECASE):
             return meaning.format(host=host)
@@ -551,7 +551,8 @@ def _wait(stack: Stack, before: Mapping[str, Service], known: set[str]) -> None:
     told: dict[str, str] = {}
     while True:
         going = False
-        for name, service in cluster.services(stack.engine, stack.name).items():
+        for name, found in cluster.services(stack.engine, stack.name).items():
+            service = _since(found, before.get(name))
             tasks = cluster.tasks(stack.engine, service.identity, current=True)
             # What somebody else's service does by itself is not this release's.
             answerable = name not in before or cluster.ours(stack.settings, service)
@@ -577,6 +578,13 @@ def _wait(stack: Stack, before: Mapping[str, Service], known: set[str]) -> None:
         if not going:
             return
         time.sleep(_PAUSE)
+
+
+def _since(service: Service, earlier: Service | None) -> Service:
+    """The service without the state of an update that has ended before."""
+    if earlier and service.begun == earlier.begun:
+        return dataclasses.replace(service, update="")
+    return service
 
 
 def _see_well(
@@ -646,12 +654,31 @@ def _taken_back(
             f"nothing of the stack {stack.name} served before, and it is removed "
             f"again; {problem}"
         )
-    while any(
-        service.update in cluster.UNDER_WAY
-        for service in cluster.services(engine, stack.name).values()
-    ):
-        time.sleep(_PAUSE)
+    _settle(stack, max(one.stop_seconds for one in workloads))
     return f"{_serving(stack, workloads[0]).words}; {problem}"
+
+
+def _settle(stack: Stack, stop_seconds: float) -> None:
+    """Wait until the tasks of the stack run again, or nothing changes any more."""
+    patience = stack.settings.health_timeout + stop_seconds
+    before: object = None
+    while True:
+        services = cluster.services(stack.engine, stack.name).values()
+        found = {
+            one.name: (one.update, cluster.tasks(stack.engine, one.name, current=True))
+            for one in services
+        }
+        if all(
+            one.update not in cluster.UNDER_WAY
+            and sum(task.runs for task in found[one.name][1]) >= (one.replicas or 0)
+            for one in services
+        ):
+            return
+        if found != before:
+            before, changed = found, time.monotonic()
+        if time.monotonic() - changed > patience:
+            return
+        time.sleep(_PAUSE)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

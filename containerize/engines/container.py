@@ -602,7 +602,8 @@ def require(settings: Settings, engine: Engine, name: str) -> str:
     found = state(settings, engine, name)
     if found is None:
         raise Problem(
-            f"no container {name} of this project is there: `invoke ps` lists them"
+            f"no container {name} of this project is there: `invoke ps` lists them, "
+            "and those of a Swarm or a pod are not ours"
         )
     return found
 

@@ -86,6 +86,15 @@ class Pushed:
 
 
 def find(settings: Settings, text: str, *, progress: Progress) -> Pushed:
+    """As `read`, and what the provenance says that was pushed beside it.
+
+    Raises Problem also if that says that another format of this tool made it, so that
+    no checkout with this one can rebuild it.
+    """
+    return _with_provenance(settings, read(settings, text, progress=progress))
+
+
+def read(settings: Settings, text: str, *, progress: Progress) -> Pushed:
     """The image or the images that `REGISTRY/NAME:TAG` or `…@sha256:…` names.
 
     A digest goes before a tag, as with the engines. Raises Problem where there is
@@ -124,8 +133,7 @@ def find(settings: Settings, text: str, *, progress: Progress) -> Pushed:
         target = naming.of_index(settings, text, several, make)
         odd = [line for image in images.values() for line in _odd(image)]
         target = dataclasses.replace(target, notes=(*target.notes, *odd))
-    found = Pushed(target=target, images=images)
-    return _with_provenance(settings, found, top.digest)
+    return Pushed(target=target, images=images)
 
 
 def _read(manifest: Manifest, name: str) -> dict[str, Any]:
@@ -276,14 +284,15 @@ def _fetched(
 # --- What was pushed beside it ---------------------------------------------------
 
 
-def _with_provenance(settings: Settings, pushed: Pushed, digest: str) -> Pushed:
+def _with_provenance(settings: Settings, pushed: Pushed) -> Pushed:
     """What the provenance says that was pushed with an image, if there is one.
 
     It is not signed: it explains, and is no reason to take an image for equal. Raises
     Problem where it says that another format of this tool made the image.
     """
     name = pushed.target.name
-    repository = next(iter(pushed.images.values())).repository
+    first = next(iter(pushed.images.values()))
+    digest, repository = pushed.target.index or first.manifest.digest, first.repository
     try:
         statements = _statements(repository, digest)
     except Problem as problem:

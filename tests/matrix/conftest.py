@@ -20,11 +20,8 @@ from containerize.settings import Settings
 from containerize.verify import rebuild
 from tests.conftest import ROOT, Quiet, scheduler, taking_turns
 from tests.matrix import releases
-from tests.matrix.releases import Release
+from tests.matrix.releases import BOOKWORM, PODMAN, Release
 
-# Each pod has a container of its own that only waits: catatonit is what waits there.
-PODMAN = ("podman", "runc", "uidmap", "catatonit")
-BOOKWORM = Release("bookworm", ("docker.io", *PODMAN))
 TRIXIE = Release("trixie", ("docker.io", "docker-cli", "docker-buildx", "iptables"))
 FORKY = Release("forky", (*TRIXIE.packages, "crun", "netavark", *PODMAN))
 

@@ -9,6 +9,7 @@ other daemon is met, and when its processes end, its mounts are gone with them.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import dataclasses
 import hashlib
 import json
@@ -32,6 +33,8 @@ from tests.conftest import taking_turns
 USER = "builder"
 UID = 60001
 """Who builds without root: a user of the namespace, whom the host does not know."""
+
+_CLONE_NEWNET = 0x40000000  # unshare(2)
 
 # What the dependencies pull in, and an unpacked engine does not use.
 _UNUSED = (
@@ -91,6 +94,12 @@ class Release:
         return target
 
 
+# Each pod has a container of its own that only waits: catatonit is what waits there.
+PODMAN = ("podman", "runc", "uidmap", "catatonit")
+BOOKWORM = Release("bookworm", ("docker.io", *PODMAN))
+"""With the oldest engines of those that are supported."""
+
+
 def _download(settings: Settings, package: base.Package) -> bytes:
     """A package that a mirror has, with the hash that apt's signed lists give it."""
     failures = []
@@ -144,12 +153,47 @@ class Docker(NamedTuple):
     client: tuple[str, ...]
 
 
+def dockerd(unpacked: Path, top: Path, *options: str) -> tuple[str, ...]:
+    """The command line of that release's daemon, with all that it keeps below `top`."""
+    return within(
+        unpacked,
+        "dockerd",
+        f"--host=unix://{top / 'docker.sock'}",
+        f"--data-root={top / 'data'}",
+        f"--exec-root={top / 'exec'}",
+        f"--pidfile={top / 'pid'}",
+        f"--config-file={top / 'daemon.json'}",
+        "--iptables=false",
+        "--ip6tables=false",
+        "--ip-forward=false",
+        *options,
+    )
+
+
+def client(unpacked: Path, top: Path) -> tuple[str, ...]:
+    """The command line of the client of the daemon that keeps all below `top`."""
+    return within(
+        unpacked,
+        *("env", f"DOCKER_CONFIG={top}", "docker"),
+        f"--host=unix://{top / 'docker.sock'}",
+    )
+
+
+def started(daemon: subprocess.Popen[bytes], top: Path, *command: str) -> None:
+    """Wait until the daemon answers its client, `command`. Raises AssertionError."""
+    deadline = time.monotonic() + 60
+    while not engine.probe(command, os.environ).server:
+        if daemon.poll() is not None or time.monotonic() > deadline:
+            said = (top / "dockerd.log").read_text()[-3000:]
+            raise AssertionError(f"no daemon:\n{said}")
+        time.sleep(0.1)
+
+
 @contextlib.contextmanager
 def docker(
     unpacked: Path, top: Path, *, containerd_store: bool = False
 ) -> Iterator[Docker]:
     """Docker of that release, with all that it keeps below `top`."""
-    socket, log = top / "docker.sock", top / "dockerd.log"
     bridge = f"engines-{os.getpid()}"
 
     def ip(*words: str) -> None:
@@ -157,40 +201,22 @@ def docker(
 
     config = {"features": {"containerd-snapshotter": containerd_store}}
     (top / "daemon.json").write_text(json.dumps(config))
-    command = within(
-        unpacked,
-        "dockerd",
-        f"--host=unix://{socket}",
-        f"--data-root={top / 'data'}",
-        f"--exec-root={top / 'exec'}",
-        f"--pidfile={top / 'pid'}",
-        f"--config-file={top / 'daemon.json'}",
-        # Otherwise it would take docker0, or with --bridge=none even delete it.
-        f"--bridge={bridge}",
-        "--iptables=false",
-        "--ip6tables=false",
-        "--ip-forward=false",
-    )
-    client = within(
-        unpacked, "env", f"DOCKER_CONFIG={top}", "docker", f"--host=unix://{socket}"
-    )
+    # Otherwise it would take docker0, or with --bridge=none even delete it.
+    command = dockerd(unpacked, top, f"--bridge={bridge}")
+    found = client(unpacked, top)
     with contextlib.ExitStack() as ends:
         # Two that start at once would find the same addresses free for their bridges.
         with taking_turns():
             ip("add", bridge, "type", "bridge")
             ends.callback(ip, "del", bridge)
             ip("set", bridge, "up")
-            with log.open("wb") as output:
+            with (top / "dockerd.log").open("wb") as output:
                 daemon = subprocess.Popen(
                     command, stdout=output, stderr=output, start_new_session=True
                 )
             ends.callback(_end, daemon)
-            deadline = time.monotonic() + 60
-            while not engine.probe(client, os.environ).server:
-                if daemon.poll() is not None or time.monotonic() > deadline:
-                    raise AssertionError(f"no daemon:\n{log.read_text()[-3000:]}")
-                time.sleep(0.1)
-        yield Docker(daemon, client)
+            started(daemon, top, *found)
+        yield Docker(daemon, found)
 
 
 def _end(daemon: subprocess.Popen[bytes]) -> None:
@@ -200,6 +226,19 @@ def _end(daemon: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         daemon.kill()
         daemon.wait()
+
+
+@contextlib.contextmanager
+def own_network() -> Iterator[None]:
+    """This thread, and all that it starts, where there is loopback alone."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    before = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+    try:
+        assert libc.unshare(_CLONE_NEWNET) == 0, os.strerror(ctypes.get_errno())
+        yield
+    finally:
+        assert libc.setns(before, _CLONE_NEWNET) == 0
+        os.close(before)
 
 
 def podman(unpacked: Path, top: Path, *, rootless: bool = False) -> Engine:

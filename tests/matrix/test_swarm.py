@@ -1,7 +1,6 @@
 """A Swarm of one node, in a network namespace of its own: what its services run."""
 
 import contextlib
-import ctypes
 import dataclasses
 import json
 import os
@@ -23,21 +22,7 @@ from tests.conftest import Quiet
 from tests.matrix import releases
 from tests.matrix.conftest import BOOKWORM, FORKY, TRIXIE, load
 
-CLONE_NEWNET = 0x40000000  # unshare(2)
 PYTHONPATH = "PYTHONPATH=/usr/local/lib/served:/srv:/data"
-
-
-@contextlib.contextmanager
-def own_network():
-    """This thread, and all that it starts, where there is loopback alone."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    before = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
-    try:
-        assert libc.unshare(CLONE_NEWNET) == 0, os.strerror(ctypes.get_errno())
-        yield
-    finally:
-        assert libc.setns(before, CLONE_NEWNET) == 0
-        os.close(before)
 
 
 @dataclasses.dataclass
@@ -70,7 +55,7 @@ class Node:
 def node(repository, unpacked):
     usr = unpacked[BOOKWORM]
     with contextlib.ExitStack() as stack:
-        stack.enter_context(own_network())
+        stack.enter_context(releases.own_network())
         up = releases.within(usr, "ip", "link", "set", "lo", "up")
         subprocess.run(up, check=True)
         scratch = tempfile.TemporaryDirectory(prefix="engines-")

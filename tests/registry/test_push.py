@@ -366,8 +366,7 @@ def test_a_registry_killed_in_the_middle_of_a_push(registry, faults, pushes):
     def kill(request):
         if request.is_("PATCH") and request.size > at and not killed.is_set():
             killed.set()
-            threading.Timer(0.1, registry.kill).start()
-            return {"cut": at, "settle": 0.5}
+            return {"cut": at, "then": registry.kill}
         return None
 
     faults.fault = kill
@@ -400,12 +399,12 @@ def test_a_registry_started_again_during_a_push(registry, faults, pushes):
 
 
 def test_a_process_killed_in_the_middle_of_a_push(registry, faults, push, project):
-    reached = threading.Event()
+    reached, over = threading.Event(), threading.Event()
 
     def slow(request):
         if request.is_("PATCH") and request.size > SMALL:
             reached.set()
-            return {"cut": SMALL, "settle": 3}
+            return {"cut": SMALL, "then": over.wait}
         return None
 
     faults.fault = slow
@@ -420,6 +419,7 @@ def test_a_process_killed_in_the_middle_of_a_push(registry, faults, push, projec
     assert reached.wait(60)
     process.send_signal(signal.SIGKILL)
     process.wait()
+    over.set()
     assert not registry.tag("sample", "latest")
     faults.fault = lambda request: None
     done = push(f"{faults.host}/sample")

@@ -20,10 +20,10 @@ from containerize.engines import container
 from containerize.engines.container import Container
 from containerize.engines.engine import Engine
 from containerize.settings import Settings
-from tests.conftest import unused_port
+from tests.conftest import PATIENCE, unused_port
 
 ROUTES = Path(__file__).with_name("routes.py")
-TIMEOUT = 20.0
+TIMEOUT = PATIENCE
 """Seconds after which a server that is silent has failed the test."""
 
 
@@ -192,7 +192,9 @@ def running(
         try:
             deadline = time.monotonic() + TIMEOUT
             while True:
-                with contextlib.suppress(ConnectionError), service.connect():
+                # It listens a moment before it is whole, so it has to answer.
+                with contextlib.suppress(ConnectionError):
+                    service.request("GET", "/health/live")
                     break
                 assert process.poll() is None, err.read_text()
                 assert time.monotonic() < deadline

@@ -14,7 +14,6 @@ import socketserver
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +27,7 @@ from containerize.image import record
 from containerize.lock import locks
 from containerize.lock.locks import BaseLock, Package, Pin
 from containerize.settings import Settings
+from tests.conftest import PATIENCE, until
 
 if TYPE_CHECKING:
     from .conftest import Index, Record, Web
@@ -444,7 +444,7 @@ def begin(
 
 def end(process: subprocess.Popen[str]) -> tuple[int, str]:
     """Its exit code, and what it wrote to stderr."""
-    _, said = process.communicate(timeout=30)
+    _, said = process.communicate(timeout=PATIENCE)
     return process.returncode, said.strip()
 
 
@@ -511,13 +511,6 @@ def test_two_fetches_into_one_cache_take_turns(
     # The first's, which stalled, and its next: the second found it done.
     assert debian.paths() == [f"/{big.path}"] * 2
     assert good(sample.cache_dir) == [big.sha256]
-
-
-def until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 # Wheels
@@ -650,7 +643,7 @@ def test_a_kill_in_the_middle_of_wheels_leaves_nothing_wrong(
     process = begin(sample, "fetch")
     until(lambda: bool(index.web.requests))
     process.kill()
-    end_of = process.wait(30)
+    end_of = process.wait(PATIENCE)
     assert end_of == -signal.SIGKILL
     assert good(sample.cache_dir) == []
     index.web.stalls.clear()

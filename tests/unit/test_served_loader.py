@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import PATIENCE, ROOT
 from tests.service import raw
 
 SHOP = """
@@ -59,7 +59,7 @@ def served(directory: Path, **environ: str) -> subprocess.CompletedProcess[str]:
         env={**clean, **given, **environ},
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=PATIENCE,
         check=False,
     )
 

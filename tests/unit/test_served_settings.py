@@ -11,7 +11,7 @@ import pytest
 
 from served import settings
 from served.settings import SettingsError
-from tests.conftest import ROOT
+from tests.conftest import PATIENCE, ROOT
 
 
 def run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -25,7 +25,7 @@ def run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
         env={**clean, "PYTHONDONTWRITEBYTECODE": "1", **environ},
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=PATIENCE,
         check=False,
     )
 

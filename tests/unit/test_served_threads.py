@@ -9,8 +9,7 @@ from queue import SimpleQueue
 import pytest
 
 from served import threads
-
-TIMEOUT = 20.0
+from tests.conftest import PATIENCE
 
 
 class Task:
@@ -20,7 +19,7 @@ class Task:
 
 def names(of: threads.Threads, count: int) -> set[str]:
     """Of the threads that take `count` tasks, each of which waits for the others."""
-    together = threading.Barrier(count, timeout=TIMEOUT)
+    together = threading.Barrier(count, timeout=PATIENCE)
     found: SimpleQueue[str] = SimpleQueue()
 
     def work() -> None:
@@ -29,7 +28,7 @@ def names(of: threads.Threads, count: int) -> set[str]:
 
     for _ in range(count):
         of.add_task(Task(work))
-    return {found.get(timeout=TIMEOUT) for _ in range(count)}
+    return {found.get(timeout=PATIENCE) for _ in range(count)}
 
 
 def test_as_many_as_are_wanted_work_at_once() -> None:
@@ -41,7 +40,7 @@ def test_as_many_as_are_wanted_work_at_once() -> None:
     alive = {thread.name: thread for thread in threading.enumerate()}
     started.set_count(0)
     for name in three:
-        alive[name].join(TIMEOUT)
+        alive[name].join(PATIENCE)
         assert not alive[name].is_alive()
 
 
@@ -60,5 +59,5 @@ def test_tasks_keep_their_order() -> None:
     found: SimpleQueue[int] = SimpleQueue()
     for number in range(100):
         started.add_task(Task(lambda number=number: found.put(number)))  # type: ignore[misc]
-    assert [found.get(timeout=TIMEOUT) for _ in range(100)] == list(range(100))
+    assert [found.get(timeout=PATIENCE) for _ in range(100)] == list(range(100))
     started.set_count(0)

@@ -11,6 +11,7 @@ from containerize import build, disk
 from containerize.engines.engine import Engine
 from containerize.errors import Problem
 from containerize.settings import Settings
+from tests.conftest import PATIENCE
 
 
 def test_a_build_waits_for_the_other_and_says_so(tmp_path):
@@ -31,9 +32,9 @@ def test_a_build_waits_for_the_other_and_says_so(tmp_path):
     with disk.turn(settings.build_dir, pytest.fail):
         thread = threading.Thread(target=second)
         thread.start()
-        assert waits.wait(30)
+        assert waits.wait(PATIENCE)
         assert not ended.is_set()
-    thread.join(30)
+    thread.join(PATIENCE)
     assert said[0] == build.WAITS
     assert "has nothing to pack" in said[1]
     build.clean(settings)
