@@ -345,8 +345,9 @@ def run_before(stack: Stack, workload: Workload, words: Sequence[str]) -> None:
     """
     entry, *rest = words
     engine = stack.engine
+    values = {k: swarm.literal(v) for k, v in workload.environment.items()}
     with (
-        variables.handed(workload.environment) as (passed, environ),
+        variables.handed(values) as (passed, environ),
         _once(
             stack,
             workload,
@@ -411,7 +412,8 @@ def _belongings(stack: Stack, workload: Workload) -> Iterator[str]:
         yield f"--secret=source={name},target={name},{owner}"
     for mount in volumes.mounts(workload.settings):
         kept = ",readonly" if "ro" in mount.options.split(",") else ""
-        yield f"--mount=type=volume,source={mount.source},target={mount.path}{kept}"
+        path = swarm.literal(mount.path)
+        yield f"--mount=type=volume,source={mount.source},target={path}{kept}"
     if workload.settings.volumes:
         yield f"--constraint=node.labels.{swarm.label(workload)}==here"
     serving = cluster.services(stack.engine, stack.name).get(stack.service(workload))
