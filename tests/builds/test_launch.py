@@ -191,7 +191,7 @@ def test_a_secret_that_the_app_cannot_read_starts_nothing(own, using, built, sec
     secret.unlink()
     with pytest.raises(Problem, match=f"there is no file {secret} for the secret db"):
         container.run(own, using, built.references[0], port=0)
-    assert container._listed(own, using, f"name={own.container_name}") == []
+    assert container.listed(own, using, f"name={own.container_name}") == []
     assert not secret.exists()  # no engine made a directory of that name
 
 
@@ -467,7 +467,7 @@ def served(project, using, built):
     port = unused_port()
     up(own, using, built, port=port)
     yield own, port
-    for each in container._listed(own, using, f"name={own.container}"):
+    for each in container.listed(own, using, f"name={own.container}"):
         using.discard(each)
 
 
