@@ -190,6 +190,7 @@ def release(
         image = f"{named.repository}@{images.digest}"
         loads = tuple(dataclasses.replace(one, image=image) for one in loads)
     releasing.see_pulled(where, loads[0])
+    releasing.give_volumes(where, loads[0])
     if words:
         releasing.run_before(where, loads[0], words)
     say(releasing.deploy(where, loads, standing))

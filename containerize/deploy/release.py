@@ -335,6 +335,36 @@ def reason(host: str, said: str) -> str:
 
 # --- What runs once before -------------------------------------------------------
 
+_GIVE = """
+import os, sys
+user, group, *paths = sys.argv[1:]
+for path in paths:
+    if os.stat(path).st_uid == 0 and not os.listdir(path):
+        os.chown(path, int(user), int(group))
+"""
+
+
+def give_volumes(stack: Stack, workload: Workload) -> None:
+    """Have the image's user own the volumes that are new, as `run` has it.
+
+    A Swarm makes them for root, whose they stay if the image has no such directory.
+    Raises Problem if that cannot be done.
+    """
+    found = volumes.mounts(workload.settings)
+    paths = [each.path for each in found if "ro" not in each.options.split(",")]
+    if not paths:
+        return
+    limits = workload.confinement
+    options = ("--user=0:0", "--cap-add=CHOWN", "--entrypoint=python3")
+    words = ("-I", "-S", "-c", _GIVE, str(limits.user), str(limits.group), *paths)
+    given = (*options, *_mounted(workload))
+    with _once(stack, workload, given, words) as service:
+        task = _end(stack, service)
+    if task.state != "complete":
+        raise Problem(
+            f"the volumes cannot be given to user {limits.user}: it {task.end}"
+        )
+
 
 def run_before(stack: Stack, workload: Workload, words: Sequence[str]) -> None:
     """Run a command once on the new image, as the service would run there.
@@ -344,7 +374,6 @@ def run_before(stack: Stack, workload: Workload, words: Sequence[str]) -> None:
     Problem if it fails.
     """
     entry, *rest = words
-    engine = stack.engine
     with (
         variables.handed(workload.environment) as (passed, environ),
         _once(
@@ -361,10 +390,7 @@ def run_before(stack: Stack, workload: Workload, words: Sequence[str]) -> None:
         ) as service,
     ):
         said: list[list[str]] = [[], []]
-        patience = _Patience(stack.settings.health_timeout)
-        while not (task := _ended(cluster.tasks(engine, service), patience)):
-            _tell_new(stack, service, said)
-            time.sleep(_PAUSE)
+        task = _end(stack, service, lambda: _tell_new(stack, service, said))
         _tell_new(stack, service, said, whole=True)
     if task.state != "complete":
         last = next((line for lines in reversed(said) for line in lines[-1:]), "")
@@ -373,17 +399,22 @@ def run_before(stack: Stack, workload: Workload, words: Sequence[str]) -> None:
         raise Problem(f"`{command}` {task.end}, so nothing is deployed{also}")
 
 
-def _ended(tasks: Sequence[Task], patience: _Patience) -> Task | None:
-    """The task that has ended, if it has. Raises Problem if none ever will."""
-    for task in tasks:
-        if task.state in cluster.ENDED:
-            return task
-        if task.wanted in ("shutdown", "remove"):
-            raise Problem(
-                "its node has gone while it ran: see what it has done, then repeat"
-            )
-        patience.see(task)
-    return None
+def _end(
+    stack: Stack, service: str, on_look: Callable[[], None] = lambda: None
+) -> Task:
+    """The one task of a service, once it has ended. Raises Problem if it never will."""
+    patience = _Patience(stack.settings.health_timeout)
+    while True:
+        for task in cluster.tasks(stack.engine, service):
+            if task.state in cluster.ENDED:
+                return task
+            if task.wanted in ("shutdown", "remove"):
+                raise Problem(
+                    "its node has gone while it ran: see what it has done, then repeat"
+                )
+            patience.see(task)
+        on_look()
+        time.sleep(_PAUSE)
 
 
 class _Patience:
@@ -409,17 +440,25 @@ def _belongings(stack: Stack, workload: Workload) -> Iterator[str]:
     for name in workload.settings.secrets:
         owner = f"uid={limits.user},gid={limits.group},mode=0400"
         yield f"--secret=source={name},target={name},{owner}"
-    for mount in volumes.mounts(workload.settings):
-        kept = ",readonly" if "ro" in mount.options.split(",") else ""
-        yield f"--mount=type=volume,source={mount.source},target={mount.path}{kept}"
-    if workload.settings.volumes:
-        yield f"--constraint=node.labels.{swarm.label(workload)}==here"
+    yield from _mounted(workload)
     serving = cluster.services(stack.engine, stack.name).get(stack.service(workload))
     if serving:
         for network in serving.spec["TaskTemplate"].get("Networks") or ():
             yield f"--network={network['Target']}"
     elif workload.settings.network:
         yield f"--network={workload.settings.network}"
+
+
+def _mounted(workload: Workload) -> Iterator[str]:
+    """The options that give a service the volumes, where they are."""
+    key, _, value = workload.settings.label.partition("=")
+    for mount in volumes.mounts(workload.settings):
+        kept = ",readonly" if "ro" in mount.options.split(",") else ""
+        place = f"type=volume,source={mount.source},target={mount.path}{kept}"
+        # One that is made by this is the project's.
+        yield f"--mount={place},volume-label={key}={value}"
+    if workload.settings.volumes:
+        yield f"--constraint=node.labels.{swarm.label(workload)}==here"
 
 
 def _tell_new(
@@ -535,6 +574,13 @@ def deploy(
             f"`docker service rollback {stack.service(workloads[0])}` takes it back"
         )
         raise
+    wanted = {stack.service(workload) for workload in workloads}
+    for name, service in before.items():
+        if cluster.ours(stack.settings, service) and name not in wanted:
+            stack.tell(
+                f"note      {name} is of no setting any more, and runs on: `docker "
+                f"service rm {name}`"
+            )
     return _seen(stack, workloads)
 
 

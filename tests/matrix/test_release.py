@@ -379,7 +379,7 @@ for place in ("/", "/srv", "/tmp"):
     print(place, os.access(place, os.W_OK))
 print("secret", pathlib.Path("/run/secrets/key").read_text())
 print("data", os.access("/srv/data", os.W_OK))
-print("peer", __import__("socket").gethostbyname("flask-introduction") != "")
+print("networks", len(os.listdir("/sys/class/net")))
 """
 
 
@@ -399,7 +399,7 @@ def test_before_has_what_the_service_has(app, swarm):
     told = [line[2:] for line in done.out.splitlines() if line.startswith("  ")]
     assert told == [
         "uid 65532 caps 0", "/ False", "/srv False", "/tmp True", "secret 1234",
-        "data True", "peer True",
+        "data True", "networks 3",
     ]  # fmt: skip
     swarm.engine.run("node", "update", "--label-rm", label.partition("=")[0], node)
 
