@@ -73,12 +73,11 @@ def updates(made: Proof, found: tuple[Case, ...]) -> Iterator[Row]:
     rows: list[tuple[object, ...]] = []
     for case in found:
         for drain in DRAINS:
-            name = f"{case.edge.name}{len(rows)}"
             made.deploy("1", case.edge, drain_delay=str(drain))
             try:
                 made.wait_running(3, "1")
                 made.wait_answers()
-                with made.load(name) as load:
+                with made.load(case.edge.name) as load:
                     began = time.monotonic()
                     made.deploy("2", case.edge, drain_delay=str(drain))
                     state = made.converge()

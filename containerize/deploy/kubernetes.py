@@ -208,9 +208,9 @@ def _command(workload: Workload) -> Object:
 
 
 def _unexpanded(word: str) -> str:
-    """A word of a command in which Kubernetes replaces no `$(NAME)`."""
+    """A word of a command in which Kubernetes replaces no `$(NAME)`, and no `$$`."""
     _encoded(word, "a command")
-    return word.replace("$(", "$$(")
+    return word.replace("$", "$$")
 
 
 def _given(workload: Workload) -> Object:
@@ -471,7 +471,7 @@ def _label(text: str, kind: str, *, beside: int = 0) -> str:
 
     `beside` so many other characters. Raises Problem if it makes none.
     """
-    made = re.sub(r"[._]+", "-", text)
+    made = re.sub("[._]", "-", text)
     if not re.fullmatch(r"[a-z]([a-z0-9-]*[a-z0-9])?", made):
         raise Problem(
             f"{kind} {text!r} is no name in Kubernetes: begin it with a letter, and "

@@ -271,7 +271,7 @@ def see_pulled(stack: Stack, workload: Workload) -> None:
                 )
             time.sleep(_PAUSE)
     failed = {
-        nodes[each]: task
+        nodes[each].name: task
         for each, task in ended.items()
         if each in nodes and task.state != "complete"
     }
@@ -281,8 +281,8 @@ def see_pulled(stack: Stack, workload: Workload) -> None:
     stack.tell(f"pulled    by {count} node{'s' if count > 1 else ''}")
 
 
-def _unpulled(stack: Stack, workload: Workload, failed: Mapping[Node, Task]) -> Problem:
-    names = some([node.name for node in failed])
+def _unpulled(stack: Stack, workload: Workload, failed: Mapping[str, Task]) -> Problem:
+    names = some([*failed])
     ran = next(
         (t for t in failed.values() if "no such image" not in t.error.lower()), None
     )
@@ -374,8 +374,9 @@ def run_before(stack: Stack, workload: Workload, words: Sequence[str]) -> None:
     Problem if it fails.
     """
     entry, *rest = words
+    values = {k: swarm.literal(v) for k, v in workload.environment.items()}
     with (
-        variables.handed(workload.environment) as (passed, environ),
+        variables.handed(values) as (passed, environ),
         _once(
             stack,
             workload,
@@ -454,7 +455,8 @@ def _mounted(workload: Workload) -> Iterator[str]:
     key, _, value = workload.settings.label.partition("=")
     for mount in volumes.mounts(workload.settings):
         kept = ",readonly" if "ro" in mount.options.split(",") else ""
-        place = f"type=volume,source={mount.source},target={mount.path}{kept}"
+        path = swarm.literal(mount.path)
+        place = f"type=volume,source={mount.source},target={path}{kept}"
         # One that is made by this is the project's.
         yield f"--mount={place},volume-label={key}={value}"
     if workload.settings.volumes:

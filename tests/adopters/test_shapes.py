@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ruamel.yaml import YAML
 
 from tests import privileges
 from tests.adopters.conftest import Adopter
+from tests.conftest import PATIENCE
 
 SHAPES = Path(__file__).with_name("shapes")
 ENGINES = ("docker", "podman")
@@ -27,7 +29,7 @@ def answer(url: str) -> tuple[int, str]:
             return None
 
     try:
-        with urllib.request.build_opener(Stay).open(url, timeout=10) as found:
+        with urllib.request.build_opener(Stay).open(url, timeout=PATIENCE) as found:
             return found.status, found.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
@@ -78,6 +80,11 @@ def test_from_init_to_answering(adopter: Adopter, name: str, free_port: int) -> 
         adopter.run("containerize", "stop", *flags)
     [archive] = (adopter.root / "dist").glob("*.tar")
     assert privileges.gaining(archive) == []
+    image = f"registry.example/shop@sha256:{'a' * 64}"
+    printed = adopter.run("containerize", "manifest", "swarm", f"--image={image}")
+    services = YAML(typ="safe", pure=True).load(printed)["services"]
+    assert {each["image"] for each in services.values()} == {image}
+    assert len(services) == (2 if "worker" in shape else 1)
     # The committed state is what init wrote: a second run has nothing to do.
     assert "nothing to write" in adopter.run("containerize", "init")
     assert "Equal to" in adopter.run("containerize", "verify", "--engine", "docker")

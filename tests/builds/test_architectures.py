@@ -14,18 +14,8 @@ from containerize.lock import locks
 from containerize.settings import this_machine
 from containerize.verify import against, every
 from tests import privileges
+from tests.builds.conftest import OTHER
 from tests.conftest import Quiet
-
-OTHER = {"amd64": "arm64", "arm64": "amd64"}[this_machine()]
-
-
-@pytest.fixture(scope="module")
-def foreign(using, built, project, tmp_path_factory):
-    """The repository's image for the other processor."""
-    settings = project.for_architecture(OTHER)
-    inputs.fetch(settings, progress=Quiet())
-    archive = tmp_path_factory.mktemp("foreign") / "image.tar"
-    return build.build(settings, using, output=archive)
 
 
 def config(path):

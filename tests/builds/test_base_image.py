@@ -17,9 +17,8 @@ from containerize.errors import Problem
 from containerize.fetch import bases, inputs
 from containerize.image import archive, index
 from containerize.settings import this_machine
+from tests.builds.conftest import OTHER
 from tests.conftest import Quiet
-
-OTHER = {"amd64": "arm64", "arm64": "amd64"}[this_machine()]
 
 
 @dataclasses.dataclass
@@ -91,14 +90,6 @@ def registry():
 def base(built, registry):
     """NAME@DIGEST of a base image: the project's, served from its archive."""
     return registry.name(registry.take(built))
-
-
-@pytest.fixture
-def foreign(using, built, project, tmp_path):
-    """The project's image for the other processor."""
-    settings = project.for_architecture(OTHER)
-    inputs.fetch(settings, progress=Quiet())
-    return build.build(settings, using, output=tmp_path / "foreign.tar")
 
 
 @pytest.fixture

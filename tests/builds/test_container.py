@@ -14,10 +14,11 @@ import pytest
 
 from containerize.engines import container
 from containerize.errors import Problem
+from tests.conftest import PATIENCE, until
 
 
 def get(url):
-    with urllib.request.urlopen(url, timeout=5) as answer:
+    with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
         return json.load(answer)
 
 
@@ -32,25 +33,23 @@ def test_a_container_answers_and_stops(start, using, project):
 IGNORES = """import signal, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 print("ready", flush=True)
-time.sleep(60)
+time.sleep(600)
 """
 
 
 @pytest.mark.parametrize(
-    "code", [IGNORES, IGNORES.replace("signal.SIG_IGN", "lambda *_: exit(0)")]
+    ("code", "seconds"),
+    [(IGNORES, 1), (IGNORES.replace("signal.SIG_IGN", "lambda *_: exit(0)"), 60)],
 )
-def test_one_that_does_not_drain_in_time_is_told(built, using, project, code):
+def test_one_that_does_not_drain_in_time_is_told(built, using, project, code, seconds):
     name = f"{project.image}-drains"
     using.run(
         *("run", "--detach", f"--name={name}", f"--label={project.label}"),
-        *("--stop-timeout=1", "--network=none", "--entrypoint=python3"),
+        *(f"--stop-timeout={seconds}", "--network=none", "--entrypoint=python3"),
         *(built.references[0], "-c", code),
     )
     try:
-        deadline = time.monotonic() + 30
-        while "ready" not in container.log_tail(using, name):
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        until(lambda: "ready" in container.log_tail(using, name))
         killed = container.stop(project, using, name)
     finally:
         using.discard(name)
@@ -188,11 +187,11 @@ def test_one_that_ends_at_once_shows_its_log(start, using, project):
 
 def test_one_that_stays_unhealthy_is_given_up(built, using, project):
     name = f"{project.image}-sick"
-    impatient = dataclasses.replace(project, health_timeout=2)
+    impatient = dataclasses.replace(project, health_timeout=6)
     # A Python that waits for a terminal to type something, in place of the app.
     options = ["--entrypoint=python3", "--interactive", "--tty"]
     reference = built.references[0]
-    with pytest.raises(Problem, match=r"within 2 s: nothing listens; .*log:\nPython 3"):
+    with pytest.raises(Problem, match=r"within 6 s: nothing listens; .*log:\nPython 3"):
         container.run(impatient, using, reference, name=name, port=0, options=options)
     assert container.state(project, using, name) is None
 

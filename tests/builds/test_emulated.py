@@ -23,13 +23,12 @@ from containerize.engines import engine
 from containerize.fetch import inputs
 from containerize.lock import locks
 from containerize.pack import layers
-from containerize.settings import this_machine
+from tests.builds.conftest import OTHER
 from tests.conftest import ROOT, Quiet, copied, taking_turns, unused_port
 
 # One engine's will do: what each makes is the same (test_architectures).
 pytestmark = pytest.mark.parametrize("using", ["docker"], indirect=True)
 
-OTHER = {"amd64": "arm64", "arm64": "amd64"}[this_machine()]
 QEMU = {"arm64": "qemu-aarch64-static", "amd64": "qemu-x86_64-static"}[OTHER]
 # Who is not root is it in a user namespace of their own.
 AS_ROOT = ["unshare", "--user", "--map-root-user"] if os.geteuid() else []
@@ -154,40 +153,37 @@ def compile_by_emulation(image, qemu, settings, other=None, without=()):
 
 
 @pytest.fixture(scope="module")
-def foreign(using, project, place):
-    """The repository's image for the other processor, built across and unpacked."""
-    settings = project.for_architecture(OTHER)
-    inputs.fetch(settings, progress=Quiet())
-    image = build.build(settings, using, output=place / "foreign.tar")
-    return unpack(image.archive, place / "foreign")
+def theirs(foreign, place):
+    """The repository's image for the other processor, unpacked."""
+    return unpack(foreign.archive, place / "foreign")
 
 
 def test_modules_compiled_across_are_those_compiled_natively(
-    foreign, using, project, qemu
+    theirs, using, project, qemu
 ):
-    made = compile_by_emulation(foreign, qemu, project.for_architecture(OTHER))
+    made = compile_by_emulation(theirs, qemu, project.for_architecture(OTHER))
     assert len(made) > 700
-    assert same(made, foreign.compiled())
+    assert same(made, theirs.compiled())
 
 
 def test_another_host_compiles_the_same_for_this_processor(
-    foreign, built, using, project, qemu, place
+    theirs, built, using, project, qemu, place
 ):
     """What a host of the other processor would make of this one's image."""
     ours = unpack(built.archive, place / "ours")
-    made = compile_by_emulation(foreign, qemu, project, other=True)
+    made = compile_by_emulation(theirs, qemu, project, other=True)
     assert same(made, ours.compiled())
 
 
-def test_the_app_of_a_foreign_image_answers(foreign, using, qemu):
+def test_the_app_of_a_foreign_image_answers(theirs, using, qemu):
     port = unused_port()
-    entry = foreign.config["Entrypoint"]
-    shutil.copy(qemu, foreign.top / qemu.name)
-    environment = foreign.environment | {"SERVED_PORT": str(port)}
-    user = [] if AS_ROOT else [f"--userspec={foreign.config['User']}"]
+    entry = theirs.config["Entrypoint"]
+    shutil.copy(qemu, theirs.top / qemu.name)
+    environment = theirs.environment | {"SERVED_PORT": str(port)}
+    user = [] if AS_ROOT else [f"--userspec={theirs.config['User']}"]
     program = [f"/{qemu.name}", f"/usr/bin/{entry[0]}", *entry[1:]]
     with subprocess.Popen(
-        [*CHROOT, *user, foreign.top, *program], env=environment
+        [*CHROOT, *user, theirs.top, *program], env=environment
     ) as process:
         try:
             assert b"Hello World from Flask" in asked(f"http://127.0.0.1:{port}/")
@@ -218,11 +214,11 @@ def test_wheels_of_compiled_code_are_no_other(using, project, qemu, tmp_path):
     settings = made.for_architecture(OTHER)
     inputs.fetch(settings, progress=Quiet())
     image = build.build(settings, using, output=tmp_path / "image.tar")
-    foreign = unpack(image.archive, tmp_path / "image")
-    native = compile_by_emulation(foreign, qemu, settings, without=("/",))
+    theirs = unpack(image.archive, tmp_path / "image")
+    native = compile_by_emulation(theirs, qemu, settings, without=("/",))
     wheels = {
         path: made
-        for path, made in foreign.compiled().items()
+        for path, made in theirs.compiled().items()
         if "/dist-packages/" in path
     }
     assert all(

@@ -1,5 +1,6 @@
 """Builds that are killed: nothing half-done under a final name, in no engine either."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -28,12 +29,18 @@ build.build(settings, engine, output=output)
 
 def exporting(output):
     parts = [*output.parent.glob(".*/saved.tar"), *output.parent.glob(".*/.docker*")]
-    return any(part.stat().st_size for part in parts)
+    return any(map(begun, parts))
 
 
 def canonicalising(output):
-    parts = output.parent.glob(f".*/{output.name}")
-    return any(part.stat().st_size for part in parts)
+    return any(map(begun, output.parent.glob(f".*/{output.name}")))
+
+
+def begun(file):
+    """Whether something is in a file, which may go meanwhile."""
+    with contextlib.suppress(FileNotFoundError):
+        return file.stat().st_size > 0
+    return False
 
 
 def loading(output):

@@ -56,8 +56,12 @@ class Client:
             body = await asyncio.wait_for(self.exchange(method, name), TIMEOUT)
         except TimeoutError:
             why = f"no answer within {TIMEOUT:g} s"
-        except (OSError, EOFError, Lost) as error:
-            why = f"{type(error).__name__}: {error}"
+        except asyncio.IncompleteReadError:
+            why = "closed before an answer"
+        except OSError as error:
+            why = (error.strerror or str(error)).lower()
+        except Lost as error:
+            why = str(error)
         if why or not self.keeps:
             self.close()
         self.load.note(kind, name, began, why, body)

@@ -7,11 +7,11 @@ import contextlib
 import dataclasses
 import datetime
 import json
+import re
 import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,8 @@ class Lost:
 class Result:
     """What the clients have seen."""
 
+    name: str
+    """Of the load; those of its requests begin with it."""
     sent: dict[str, int]
     lost: tuple[Lost, ...]
     counted: tuple[str, ...]
@@ -79,6 +81,16 @@ class Result:
             f"p99 {self.p99:g} ms, slowest {self.slowest:g} ms; versions "
             f"{self.versions}, {self.sent}"
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class Seen:
+    """What an edge says."""
+
+    down: dict[str, float]
+    """When it knew first that a replica is not to be asked."""
+    asked: dict[Lost, str]
+    """The replica that a request was lost at."""
 
 
 class Load:
@@ -120,7 +132,9 @@ class Load:
         self._reader.join(10)
         found = json.loads(self._last)
         lost = tuple(Lost(**one) for one in found.pop("lost"))
-        result = Result(lost=lost, counted=tuple(found.pop("counted")), **found)
+        result = Result(
+            self.name, lost=lost, counted=tuple(found.pop("counted")), **found
+        )
         print(f"{self.name}: {result}")
         return result
 
@@ -140,6 +154,10 @@ class Proof:
     edges: dict[str, str]
     counts: Path
     """The directory in which the app counts."""
+    loads: int = 0
+
+    label = f"--filter=label=com.docker.swarm.service.name={SERVICE}"
+    """Of the app's containers."""
 
     def deploy(
         self,
@@ -234,7 +252,9 @@ class Proof:
     def load(
         self, name: str, *, node: int = 0, rate: float = RATE, clients: int = CLIENTS
     ) -> Iterator[Load]:
-        """Load on the edge of a node."""
+        """Load on the edge of a node; its name is followed by a number."""
+        self.loads += 1
+        name = f"{name}{self.loads}"
         made = Load(self.cluster.nodes[node], name, rate, clients)
         try:
             made.more(int(rate))
@@ -249,9 +269,9 @@ class Proof:
             line for line in lines if line.startswith(f"{name}-")
         )
 
-    def once(self, name: str, result: Result) -> None:
+    def once(self, result: Result) -> None:
         """Assert that each POST that was answered was counted, and none twice."""
-        app = self.counted(name)
+        app = self.counted(result.name)
         assert [one for one, count in app.items() if count > 1] == []
         assert set(result.counted) - set(app) == set()
         lost = {one.name for one in result.lost if one.kind.startswith("POST")}
@@ -259,29 +279,37 @@ class Proof:
 
     def containers(self) -> int:
         """How many containers of the app there are that have not ended."""
-        label = f"--filter=label=com.docker.swarm.service.name={SERVICE}"
         return sum(
-            len(node.engine.listing("ps", "--quiet", label))
+            len(node.engine.listing("ps", "--quiet", self.label))
             for node in self.cluster.nodes
         )
 
-    def now(self) -> float:
-        return time.time()
+    def seen(self, since: float, result: Result, node: int = 0) -> Seen:
+        """What the edge of a node wrote since then, of its replicas and what was lost.
 
-    def edge_log(self, since: float) -> list[tuple[float, str]]:
-        """What the first node's edge wrote since then, and when."""
-        engine = self.cluster.nodes[0].engine
+        Prints what became of the replicas.
+        """
+        engine = self.cluster.nodes[node].engine
         label = f"--filter=label=com.docker.swarm.service.name={EDGE}"
         [name] = engine.listing("ps", "--quiet", label)
         options = ("--timestamps", f"--since={since:.6f}")
         answer = engine.run("logs", *options, name, echo=False, merge=True)
-        found = []
+        down: dict[str, float] = {}
+        asked: dict[str, str] = {}
         for line in answer.stdout.splitlines():
             when, _, said = line.partition(" ")
             # Python 3.11 reads microseconds, Docker writes nanoseconds.
-            moment = datetime.datetime.fromisoformat(f"{when[:26]}+00:00")
-            found.append((moment.timestamp(), said))
-        return found
+            moment = datetime.datetime.fromisoformat(f"{when[:26]}+00:00").timestamp()
+            if found := re.match(r"Server shop/(\S+) is (going )?DOWN", said):
+                down.setdefault(found[1], moment)
+            if found := re.match(r"asked (\S+) (?:/\?|/count/)(\S+) ", said):
+                asked[found[2]] = found[1]
+            else:
+                print(f"{moment - since:6.1f} s  {said}")
+        for one in result.lost:
+            at = f"{one.began - since:.1f} s to {one.ended - since:.1f} s"
+            print(f"{at}  {one.kind} at {asked.get(one.name)}: {one.why}")
+        return Seen(down, {one: asked.get(one.name, "") for one in result.lost})
 
     def remove(self) -> None:
         """Remove the stack, and wait until nothing of it is left on any node."""

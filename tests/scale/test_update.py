@@ -29,7 +29,7 @@ def test_an_update_and_its_way_back_lose_nothing(shop):
     assert result.lost == ()
     assert result.total >= ENOUGH
     assert set(result.versions) == {"1", "2"}
-    shop.once("update", result)
+    shop.once(result)
     with shop.load("back") as load:
         shop.cluster.engine.run("service", "rollback", "--detach", "shop_shop")
         assert shop.converge() == "rollback_completed"
@@ -39,7 +39,7 @@ def test_an_update_and_its_way_back_lose_nothing(shop):
     assert result.lost == ()
     assert result.total >= ENOUGH
     assert set(result.versions) == {"1", "2"}
-    shop.once("back", result)
+    shop.once(result)
 
 
 @pytest.mark.parametrize("version", BAD, ids=BAD.get)
@@ -59,6 +59,6 @@ def test_a_bad_image_has_one_replica_and_is_rolled_back(shop, version):
     assert min(good for _, good in looks) == 3
     assert result.lost == ()
     assert set(result.versions) == {"1"}
-    shop.once("bad", result)
+    shop.once(result)
     assert len(shop.running("1")) == 3
     assert shop.tasks_of(version) == []

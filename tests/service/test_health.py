@@ -8,6 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from tests.conftest import PATIENCE, until
+
 OFTEN = ["--health-interval=1s", "--health-retries=1", "--health-start-period=0s"]
 
 
@@ -21,15 +23,11 @@ def post(connection, path):
     assert ask(connection, "POST", path)[0] == 200
 
 
-def until(happened):
-    """Wait until a server that is about to listen says so."""
-    deadline = time.monotonic() + 20
-    while True:
-        with contextlib.suppress(ConnectionError, http.client.HTTPException):
-            if happened():
-                return
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+def lives(running, connect):
+    """Whether a server that is about to listen does by now."""
+    with contextlib.suppress(ConnectionError, http.client.HTTPException):
+        return ask(connect(running), "GET", "/health/live")[0] == 200
+    return False
 
 
 def checked(running):
@@ -47,19 +45,15 @@ def checked(running):
         done = running.engine.run("healthcheck", "run", running.name, check=False)
         status = "unhealthy" if done.returncode else "healthy"
         return status, inspect()["Log"][-1]["Output"]
-    now = time.time()
-    for _ in range(100):
-        health = inspect()
+    asked = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(time.time() + 1))
+
+    def last():
         # Docker keeps the last five; this one began after the question.
-        last = (health["Log"] or [{"Start": ""}])[-1]
-        if last["Start"] > stamp(now):
-            return health["Status"], last["Output"]
-        time.sleep(0.2)
-    raise AssertionError(health)
+        return (inspect()["Log"] or [{"Start": ""}])[-1]
 
-
-def stamp(seconds):
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds + 1))
+    until(lambda: last()["Start"] > asked)
+    health = inspect()
+    return health["Status"], health["Log"][-1]["Output"]
 
 
 @pytest.mark.parametrize("wrong", ["fail", "redirect", "login", "hang"])
@@ -88,7 +82,7 @@ def test_ready_once_then_live(serve, connect):
     """One check: the application is asked until it has been ready."""
     environment = {"SERVED_READY_PATH": "/own-ready", "ANSWER": "fail"}
     running = serve(environment, OFTEN, wait=False)
-    until(lambda: ask(connect(running), "GET", "/health/live")[0] == 200)
+    until(lambda: lives(running, connect))
     status, output = checked(running)
     assert status != "healthy"
     assert output.strip() == "the answer is 'HTTP/1.1 503'"
@@ -103,18 +97,18 @@ def test_ready_once_then_live(serve, connect):
 def test_a_service_that_drains_is_not_unhealthy(serve, connect):
     running = serve(options=OFTEN)
     with ThreadPoolExecutor() as clients:
-        slow = clients.submit(ask, connect(running), "GET", "/slow?seconds=4")
+        slow = clients.submit(ask, connect(running), "GET", "/slow?seconds=12")
         time.sleep(0.5)
         running.engine.run("kill", "--signal=TERM", running.name)
         time.sleep(0.5)
         assert checked(running) == ("healthy", "")
         assert not slow.done()  # it was draining
-        assert slow.result() == (200, {"slept": 4})
+        assert slow.result() == (200, {"slept": 12})
 
 
 def test_live_ready_draining(serve, connect):
     """With a delay, load balancers see a service not ready that still accepts."""
-    running = serve({"SERVED_DRAIN_DELAY": "2"})
+    running = serve({"SERVED_DRAIN_DELAY": "4"})
 
     def get(path):
         with contextlib.closing(connect(running)) as connection:
@@ -122,14 +116,13 @@ def test_live_ready_draining(serve, connect):
 
     assert get("/health/live") == (200, {"status": "live"})
     assert get("/health/ready") == (200, {"status": "ready"})
-    running.engine.run("kill", "--signal=TERM", running.name)
     begin = time.monotonic()
-    while get("/health/ready") != (503, {"status": "draining"}):
-        assert time.monotonic() - begin < 1
+    running.engine.run("kill", "--signal=TERM", running.name)
+    until(lambda: get("/health/ready") == (503, {"status": "draining"}))
     assert get("/health/live") == (200, {"status": "live"})
     assert get("/")[0] == 200
-    running.engine.run("wait", running.name, timeout=40)
-    assert time.monotonic() - begin >= 1.5
+    running.engine.run("wait", running.name, timeout=PATIENCE)
+    assert time.monotonic() - begin >= 4
 
 
 COST = """

@@ -28,8 +28,8 @@ from tests.service.cases import (
 )
 from tests.service.raw import Response, Service
 
-REQUEST_TIMEOUT = 2
-IDLE_TIMEOUT = 5
+REQUEST_TIMEOUT = 4
+IDLE_TIMEOUT = 10
 CONNECTIONS = 100
 
 
@@ -65,7 +65,7 @@ def check_serves(service: Service) -> None:
     started = time.monotonic()
     response = service.request("GET", "/")
     assert response.json == {"message": "Hello World from Flask"}
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < REQUEST_TIMEOUT
 
 
 @pytest.mark.parametrize(("status", "data"), [*REFUSED, *SECTIONS])
@@ -204,7 +204,7 @@ def test_slow_requests(service: Service) -> None:
         seconds, (response,) = future.result()
         assert response.status == 408
         check(response)
-        assert REQUEST_TIMEOUT <= seconds + 0.2 < REQUEST_TIMEOUT + 3
+        assert REQUEST_TIMEOUT <= seconds + 0.2 < IDLE_TIMEOUT
 
 
 def test_silent_connections(service: Service) -> None:
@@ -256,7 +256,7 @@ def test_clients_that_read_nothing(service: Service) -> None:
             answers = list(pool.map(service.request, ["GET"] * 60, ["/"] * 60))
         # Each whole: that they had to wait is not taken for their readers' idleness.
         assert all(answer.status == 200 for answer in answers)
-        assert 1 < time.monotonic() - started < IDLE_TIMEOUT + 3
+        assert 1 < time.monotonic() - started < 2 * IDLE_TIMEOUT
     _, peak, files = service.memory()
     assert files < 8 << 20
     assert peak < 96 << 20
