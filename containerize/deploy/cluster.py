@@ -58,6 +58,16 @@ class Service:
     """When that began."""
 
     @property
+    def kept(self) -> Any:
+        """What a rollback would bring back, to compare with another's `said`."""
+        return _pruned(self.previous)
+
+    @property
+    def said(self) -> Any:
+        """The specification without what is empty, which Swarm leaves out at times."""
+        return _pruned(self.spec)
+
+    @property
     def image(self) -> str:
         return str(self.spec["TaskTemplate"]["ContainerSpec"]["Image"])
 
@@ -118,6 +128,13 @@ class Task:
         if self.error:
             return f"did not start: {printable(self.error)}"
         return f"ended with exit code {self.code}"
+
+
+def _pruned(value: Any) -> Any:
+    if isinstance(value, dict):
+        found = {key: _pruned(each) for key, each in value.items()}
+        return {key: each for key, each in found.items() if each not in ({}, [], None)}
+    return [*map(_pruned, value)] if isinstance(value, list) else value
 
 
 def see_manager(engine: Engine) -> None:

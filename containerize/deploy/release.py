@@ -513,9 +513,7 @@ def deploy(
     """
     engine = stack.engine
     before = cluster.services(engine, stack.name)
-    if {n: s.spec for n, s in before.items()} != {
-        n: s.spec for n, s in standing.items()
-    }:
+    if _said(before) != _said(standing):
         raise Problem(
             f"someone else has changed the stack {stack.name} meanwhile: repeat if "
             "this is to go over it"
@@ -542,6 +540,10 @@ def deploy(
     return _seen(stack, workloads)
 
 
+def _said(services: Mapping[str, Service]) -> dict[str, object]:
+    return {name: service.said for name, service in services.items()}
+
+
 class _Paused(Problem):
     """An update that waits for its user, who has told Swarm so."""
 
@@ -558,10 +560,10 @@ def _wait(stack: Stack, before: Mapping[str, Service], known: set[str]) -> None:
             tasks = cluster.tasks(stack.engine, service.identity, current=True)
             # What somebody else's service does by itself is not this release's.
             answerable = name not in before or cluster.ours(stack.settings, service)
-            _see_well(stack, service, tasks, known if answerable else None)
+            _see_well(stack, service, tasks, known, answerable=answerable)
             for task in tasks:
                 patience.see(task)
-            running = sum(task.runs for task in tasks)
+            running = sum(t.runs and t.image == service.image for t in tasks)
             wanted = service.replicas
             if wanted is None:
                 wanted = 0 if service.job else max(1, len({t.node for t in tasks}))
@@ -590,14 +592,20 @@ def _since(service: Service, earlier: Service | None) -> Service:
 
 
 def _see_well(
-    stack: Stack, service: Service, tasks: Sequence[Task], known: set[str] | None
+    stack: Stack,
+    service: Service,
+    tasks: Sequence[Task],
+    known: set[str],
+    *,
+    answerable: bool,
 ) -> None:
-    """A Problem if a service fails; `known` are tasks that have ended before, or None
-    if those that end are no matter."""
+    """A Problem if a service fails, by a task that is not among those `known` before.
+
+    If it is not `answerable`, only if Swarm says so.
+    """
     if service.update.startswith("rollback"):
-        match = re.search(r"of task (\w+)", service.message)
         every = cluster.tasks(stack.engine, service.identity)
-        task = next((t for t in every if match and t.identity == match[1]), None)
+        task = next((task for task in every if _failed(task, known)), None)
         words = _last_words(stack, task, service.message)
         raise Problem(f"{service.name} is rolled back: {words}")
     if service.update == "paused":
@@ -605,11 +613,15 @@ def _see_well(
             f"the update of {service.name} is paused, as a --compose-file has it: "
             f"{service.message}"
         )
-    if service.update or known is None:
+    if service.update or not answerable:
         return
     for task in tasks:
-        if task.state in cluster.ENDED and task.identity not in known:
+        if _failed(task, known):
             raise Problem(f"{service.name} fails: {_last_words(stack, task)}")
+
+
+def _failed(task: Task, known: set[str]) -> bool:
+    return task.state in cluster.ENDED and task.identity not in known
 
 
 def _last_words(stack: Stack, task: Task | None, otherwise: str = "") -> str:
@@ -649,7 +661,7 @@ def _taken_back(
         for name, earlier in before.items():
             # What Swarm rolls back itself has nothing to be rolled back to.
             service = now.get(name)
-            if service and service.spec != earlier.spec == service.previous:
+            if service and service.said != earlier.said == service.kept:
                 engine.run("service", "rollback", "--detach", name, check=False)
     if not before:
         return (

@@ -28,6 +28,8 @@ from tests.matrix import releases
 NETWORK = "192.0.2"  # TEST-NET-1 (RFC 5737)
 HERE = f"{NETWORK}.254"
 """This process's address, and the registry's."""
+WITH_THIS = ("setpriv", "--pdeathsig=KILL")
+"""Before a command: it ends if this process does."""
 # Has the children that others leave behind, as the first process of a machine must.
 _FIRST = "hostname {}; while :; do sleep 86400 & wait $!; done"
 
@@ -62,8 +64,7 @@ class Node:
         isolated = ("--net", "--uts", "--ipc", "--pid", "--mount", "--mount-proc")
         self.machine = subprocess.Popen(
             [
-                # With this process it ends too.
-                *("setpriv", "--pdeathsig=KILL"),
+                *WITH_THIS,
                 *("unshare", *isolated, "--fork", "--kill-child"),
                 *("sh", "-c", _FIRST.format(self.name)),
             ],
@@ -190,6 +191,11 @@ class Cluster:
         inspect = ("service", "inspect", f"--format={form}", service)
         return self.engine.run(*inspect, echo=False).stdout.strip()
 
+    def take_tasks(self, node: Node, availability: str) -> None:
+        """Have a node be `active`, or `drain`ed."""
+        update = ("node", "update", f"--availability={availability}", node.name)
+        self.engine.run(*update)
+
     def wait_ready(self) -> None:
         """Until every node is ready."""
 
@@ -214,7 +220,7 @@ def cluster(usr: Path, count: int = 3) -> Iterator[Cluster]:
             ip(usr, *words)
         root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="scale-")))
         registry = registries.Registry(root / "registry", HERE)
-        stack.callback(registry.start().kill)
+        stack.callback(registry.start(WITH_THIS).kill)
         parent = f"scale-{os.getpid()}"
         stack.callback(_remove_cgroups, parent)
         nodes = []

@@ -7,11 +7,11 @@ import contextlib
 import dataclasses
 import datetime
 import json
+import re
 import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -81,6 +81,16 @@ class Result:
             f"p99 {self.p99:g} ms, slowest {self.slowest:g} ms; versions "
             f"{self.versions}, {self.sent}"
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class Seen:
+    """What an edge says."""
+
+    down: dict[str, float]
+    """When it knew first that a replica is not to be asked."""
+    asked: dict[Lost, str]
+    """The replica that a request was lost at."""
 
 
 class Load:
@@ -274,23 +284,32 @@ class Proof:
             for node in self.cluster.nodes
         )
 
-    def now(self) -> float:
-        return time.time()
+    def seen(self, since: float, result: Result, node: int = 0) -> Seen:
+        """What the edge of a node wrote since then, of its replicas and what was lost.
 
-    def edge_log(self, since: float) -> list[tuple[float, str]]:
-        """What the first node's edge wrote since then, and when."""
-        engine = self.cluster.nodes[0].engine
+        Prints what became of the replicas.
+        """
+        engine = self.cluster.nodes[node].engine
         label = f"--filter=label=com.docker.swarm.service.name={EDGE}"
         [name] = engine.listing("ps", "--quiet", label)
         options = ("--timestamps", f"--since={since:.6f}")
         answer = engine.run("logs", *options, name, echo=False, merge=True)
-        found = []
+        down: dict[str, float] = {}
+        asked: dict[str, str] = {}
         for line in answer.stdout.splitlines():
             when, _, said = line.partition(" ")
             # Python 3.11 reads microseconds, Docker writes nanoseconds.
-            moment = datetime.datetime.fromisoformat(f"{when[:26]}+00:00")
-            found.append((moment.timestamp(), said))
-        return found
+            moment = datetime.datetime.fromisoformat(f"{when[:26]}+00:00").timestamp()
+            if found := re.match(r"Server shop/(\S+) is (going )?DOWN", said):
+                down.setdefault(found[1], moment)
+            if found := re.match(r"asked (\S+) (?:/\?|/count/)(\S+) ", said):
+                asked[found[2]] = found[1]
+            else:
+                print(f"{moment - since:6.1f} s  {said}")
+        for one in result.lost:
+            at = f"{one.began - since:.1f} s to {one.ended - since:.1f} s"
+            print(f"{at}  {one.kind} at {asked.get(one.name)}: {one.why}")
+        return Seen(down, {one: asked.get(one.name, "") for one in result.lost})
 
     def remove(self) -> None:
         """Remove the stack, and wait until nothing of it is left on any node."""
