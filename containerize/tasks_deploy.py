@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from containerize.terminal import Meter, aside, put, say
+from containerize.terminal import Meter, aside, put, say, worded
 from containerize.verbs import ENGINE, GIVEN, Session, verb
 
 KINDS = ("swarm", "kubernetes")
@@ -53,9 +53,10 @@ def manifest(
     text = swarm.stack(found) if kind == "swarm" else kubernetes.manifests(found)
     held = build.held(settings)
     if held and not named.endswith(held):
-        aside(
+        note = (
             f"note: {named} is not what dist/ holds, {held}: `invoke push` sends that"
         )
+        aside(worded(note))
     put(text, end="")
 
 
