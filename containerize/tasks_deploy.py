@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from containerize.terminal import Meter, aside, put, say
+from containerize.terminal import Meter, aside, put, say, worded
 from containerize.verbs import ENGINE, GIVEN, Session, verb
 
 KINDS = ("swarm", "kubernetes")
@@ -53,9 +53,10 @@ def manifest(
     text = swarm.stack(found) if kind == "swarm" else kubernetes.manifests(found)
     held = build.held(settings)
     if held and not named.endswith(held):
-        aside(
+        note = (
             f"note: {named} is not what dist/ holds, {held}: `invoke push` sends that"
         )
+        aside(worded(note))
     put(text, end="")
 
 
@@ -150,8 +151,8 @@ def release(
 ) -> None:
     """Push, deploy through Docker Swarm, and wait: release REGISTRY/NAME."""
     from containerize import tasks
+    from containerize.deploy import once, rollout, workload
     from containerize.deploy import release as releasing
-    from containerize.deploy import workload
     from containerize.errors import Problem
     from containerize.publish import push, reference
     from containerize.tasks_publish import built, send
@@ -189,7 +190,8 @@ def release(
         send(s, images, wanted, evidence=not no_evidence)
         image = f"{named.repository}@{images.digest}"
         loads = tuple(dataclasses.replace(one, image=image) for one in loads)
-    releasing.see_pulled(where, loads[0])
+    once.see_pulled(where, loads[0])
+    once.give_volumes(where, loads[0])
     if words:
-        releasing.run_before(where, loads[0], words)
-    say(releasing.deploy(where, loads, standing))
+        once.run_before(where, loads[0], words)
+    say(rollout.deploy(where, loads, standing))

@@ -185,6 +185,8 @@ def bundle(s: Session, output: str = "") -> None:
     say(f"holds     {len(made.items)} files, {amount(made.size)}")
     say(f"images    {', '.join(s.settings.image_architectures)}")
     say(f"tools     {', '.join(made.hosts) or 'none'}")
+    if made.held_back:
+        say(f"left out  {some(made.held_back)}: env-file and secrets are in no bundle")
     if made.ignored:
         say(
             f"warning   a .gitignore names {some(made.ignored)}: before you build in "

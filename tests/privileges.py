@@ -28,7 +28,7 @@ def gaining(path: Path) -> list[str]:
 
 
 def of_layer(layer: IO[bytes]) -> Iterator[str]:
-    with tarfile.open(fileobj=layer, mode="r|*") as members:
+    with tarfile.open(fileobj=layer, mode="r:*") as members:
         for member in members:
             special = member.mode & (stat.S_ISUID | stat.S_ISGID)
             xattrs = any(".xattr." in key for key in member.pax_headers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,8 +27,9 @@ _TIMEOUT = 3
 """Seconds that a probe has, as the image's own health check."""
 _LONGEST = 63
 """Characters of a label of DNS (RFC 1035, 2.3.4), which a Service's name is."""
-_LARGEST = 1 << 20
-"""Bytes that a Secret can hold (kubernetes.io, "Secrets", "Size limit")."""
+_LARGEST = 256 << 10
+"""Bytes of JSON that `kubectl apply` can note of an object, in an annotation of it
+(TotalAnnotationSizeLimitB of k8s.io/apimachinery); a Secret itself may have 1 MiB."""
 
 _HEAD = """\
 {image}, as [tool.containerize] in pyproject.toml has it:
@@ -325,9 +327,7 @@ def _budget(service: Workload) -> Object:
 
 
 def _secret(service: Workload, name: str, values: Mapping[str, bytes]) -> Object:
-    if sum(map(len, values.values())) > _LARGEST:
-        raise Problem(f"the Secret {name} would be larger than 1 MiB: use a volume")
-    return {
+    made = {
         "apiVersion": "v1",
         "kind": "Secret",
         "metadata": _metadata(service, name),
@@ -335,6 +335,12 @@ def _secret(service: Workload, name: str, values: Mapping[str, bytes]) -> Object
             key: base64.b64encode(value).decode() for key, value in values.items()
         },
     }
+    if len(json.dumps(made)) > _LARGEST:
+        raise Problem(
+            f"the Secret {name} would be larger than the 256 KiB that `kubectl apply` "
+            "takes: use a volume"
+        )
+    return made
 
 
 def _claims(service: Workload) -> Iterator[Object]:

@@ -18,8 +18,8 @@ HEALTH = {"interval": "5s", "timeout": "3s", "retries": 6}
 """A task counts as running at its first check that passes, which comes after one
 interval; it counts as hung as late as by the image's own health check."""
 
-_LONGEST = 63 - len("a_")
-"""Characters of a service's name, which the stack's comes before (RFC 1035, 2.3.4)."""
+_LONGEST = 63
+"""Characters of a service's name with the stack's before it (RFC 1035, 2.3.4)."""
 
 # What `docker stack deploy` replaces, without regard to case.
 _REFERRED = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -65,15 +65,19 @@ def stack(workloads: Sequence[Workload], *, values: bool = False) -> str:
     Raises Problem for what Swarm has no way to do.
     """
     first = workloads[0]
-    name = service_name(first.name)
+    names = [service_name(each.name) for each in workloads]
+    left = _LONGEST - max(map(len, names)) - len("_")
+    # What is too long before these names is for the user to shorten.
+    named = names[0] if len(names[0]) <= left else f"[UP TO {left} CHARACTERS]"
     files = _FOREIGN if first.settings.base_image else _HARMLESS
-    head = _HEAD.format(name=first.settings.image, stack=name, files=files)
+    head = _HEAD.format(name=first.settings.image, stack=named, files=files)
     return written(
         {
             Note(worded(head)): None,
             "version": "3.9",
             "services": {
-                service_name(each.name): _service(each, values) for each in workloads
+                name: _service(each, values)
+                for name, each in zip(names, workloads, strict=True)
             },
             "networks": {"default": _network(first)},
             **_volumes(first),
@@ -87,7 +91,7 @@ def service_name(name: str) -> str:
 
     Raises Problem if Swarm would not take it for its length.
     """
-    if len(name) > _LONGEST:
+    if len(name) > _LONGEST - len("a_"):
         raise Problem(
             f"{name} is too long for a service's name, which has up to 63 characters "
             "with the stack's before it: give image or the command a shorter one"
@@ -204,7 +208,7 @@ def _ports(workload: Workload) -> dict[str, Any]:
 
 def _environment(workload: Workload, values: bool) -> dict[str, Any]:
     theirs = {
-        name: _escaped(value, name) if values else _reference(name)
+        name: _escaped(literal(value), name) if values else _reference(name, value)
         for name, value in sorted(workload.environment.items())
         if name not in workload.own
     }
@@ -218,7 +222,16 @@ def _environment(workload: Workload, values: bool) -> dict[str, Any]:
     return {"environment": found} if found else {}
 
 
-def _reference(name: str) -> str:
+def literal(text: str) -> str:
+    """A variable's value, or a path to mount at, that a Swarm's tasks have as `text`.
+
+    In these a Swarm reads templates (docs.docker.com, "docker service create", "Create
+    services using templates").
+    """
+    return text.replace("{{", '{{"{{"}}')
+
+
+def _reference(name: str, value: str) -> str:
     if not _REFERRED.fullmatch(name):
         raise Problem(
             f"the variable {name} cannot be referred to in a stack file: give it a "
@@ -228,6 +241,11 @@ def _reference(name: str) -> str:
         raise Problem(
             f"the variable {name} is one that `docker stack deploy` has or reads "
             "itself, so that its value would be no other: use `invoke release`"
+        )
+    if "{{" in value:
+        raise Problem(
+            f"the variable {name} has {{{{, where Swarm would read a template: use "
+            "`invoke release`, which says it otherwise"
         )
     return f"${{{name}?{worded('set it, or use invoke release')}}}"
 
@@ -267,7 +285,7 @@ def _volume(mount: Mount) -> dict[str, Any]:
     found: dict[str, Any] = {
         "type": "volume",
         "source": mount.source,
-        "target": _escaped(mount.path),
+        "target": _escaped(literal(mount.path)),
     }
     if "ro" in options:
         found["read_only"] = True

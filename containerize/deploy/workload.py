@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import shlex
 from collections.abc import Mapping
 
@@ -11,6 +12,7 @@ from containerize import confinement
 from containerize.confinement import Confinement
 from containerize.errors import Problem
 from containerize.publish import push, reference
+from containerize.publish.reference import Reference
 from containerize.settings import Settings
 from served import settings as served
 
@@ -118,19 +120,30 @@ def _served(environment: Mapping[str, str]) -> served.Settings:
 def image(settings: Settings, named: str = "") -> str:
     """The image by its digest: `named`, or else what was pushed last.
 
-    Raises Problem if neither is there, and if `named` has no digest.
+    Raises Problem if neither is there, for a record of pushes that is damaged, and if
+    `named` has no digest.
     """
-    if not named:
-        named = str(push.last(settings).get("reference", ""))
-    if not named:
-        raise Problem(
-            "nothing was pushed from here yet: `invoke push REGISTRY/NAME`, or name "
-            "an image, --image REGISTRY/NAME@sha256:…"
-        )
-    found = reference.parse(named)
+    found = reference.parse(named) if named else _pushed(settings)
     if not found.digest:
         raise Problem(
             f"{named} names no digest, so nodes could run different images: say "
             f"{found.repository}@sha256:…"
         )
     return str(dataclasses.replace(found, tag=""))
+
+
+def _pushed(settings: Settings) -> Reference:
+    """What was pushed last. Raises Problem if there is no record, or no sense in it."""
+    record = push.record_path(settings)
+    again = (
+        "`invoke push REGISTRY/NAME`, or name an image, --image REGISTRY/NAME@sha256:…"
+    )
+    if not os.path.lexists(record):
+        raise Problem(f"nothing was pushed from here yet: {again}")
+    try:
+        found = reference.parse(str(push.last(settings).get("reference", "")))
+    except Problem:
+        found = None
+    if not (found and found.digest):
+        raise Problem(f"{record} is damaged, or not to be read by this user: {again}")
+    return found

@@ -157,6 +157,20 @@ def git(
         return None
 
 
+def changed(root: Path) -> list[bytes] | None:
+    """The files below `root` that are not as git's commit has them, new ones too.
+
+    None where git has no answer.
+    """
+    every = ("--porcelain", "-z", "--no-renames", "--untracked-files=all", "--", ".")
+    answer, top = git(root, "status", *every), git(root, "rev-parse", "--show-prefix")
+    if answer is None or top is None or answer.returncode:
+        return None
+    prefix = top.stdout.removesuffix(b"\n")
+    found = answer.stdout.split(b"\0")[:-1]
+    return [item[3:].removeprefix(prefix) for item in found]
+
+
 def _file(root: Path, name: _Name, unfit: dict[bytes, str]) -> File | None:
     path = os.path.join(os.fsencode(root), name.path)
     text, label = _text(name.path), shown(name.path)

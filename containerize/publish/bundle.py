@@ -76,6 +76,8 @@ class Bundle:
     """Whether this tool itself is in it, as a wheel or among the commit's files."""
     ignored: tuple[str, ...]
     """Files of an image that a .gitignore names, so that without git it lacks them."""
+    held_back: tuple[str, ...]
+    """Files that the commit has and the bundle has not: `env-file` and `secrets`."""
 
     @property
     def size(self) -> int:
@@ -124,7 +126,7 @@ def write(
             "image back by its digest; keep a registry, or build on Debian's packages"
         )
     path = output or default_path(settings)
-    found = commit.read(settings.root)
+    found = commit.read(settings.root, selection.held_back(settings))
     packed = selection.app(settings).files
     found.check(packed)
     with disk.scratch(path.parent):  # that nothing can be there is told first
@@ -160,6 +162,7 @@ def write(
         tuple(dict.fromkeys(str(choice.target) for choice in chosen)),
         _has_tool(settings),
         found.ignored(packed),
+        found.held_back,
     )
 
 

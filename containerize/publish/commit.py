@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import io
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -39,6 +39,8 @@ class Commit:
     """When it was made: Unix seconds."""
     blobs: tuple[Blob, ...]
     """Sorted by path."""
+    held_back: tuple[str, ...]
+    """What it has besides, of what no image gets."""
     named: frozenset[bytes]
     """Those that a .gitignore names."""
 
@@ -113,22 +115,23 @@ def identifier(root: Path) -> str:
     return answer.stdout.decode().strip() if answer and not answer.returncode else ""
 
 
-def read(root: Path) -> Commit:
+def read(root: Path, held_back: Callable[[bytes], bool]) -> Commit:
     """The commit that the checkout in `root` is at.
 
-    Raises Problem if it is no checkout or has no commit, and if files are in none.
+    `held_back` tells the paths of what no image gets (`selection.held_back`): such a
+    file may be in the commit or not. Raises Problem if it is no checkout or has no
+    commit, and if other files are in none.
     """
     digest = identifier(root)
-    if not digest:
+    changed = sources.changed(root)
+    if not digest or changed is None:
         raise Problem(
             f"{root} has no commit that git reads, and a bundle is of one: use a "
             "clone, with git installed"
         )
-    status = _git(root, "status", "--porcelain", "-z", "--untracked-files=all", ".")
-    changed = [shown(item[3:]) for item in _items(status) if item[2:3] == b" "]
-    if changed:
+    if other := [shown(path) for path in changed if not held_back(path)]:
         raise Problem(
-            f"a bundle is of a commit, and these are in none: {some(changed)}: "
+            f"a bundle is of a commit, and these are in none: {some(other)}: "
             "commit or remove them"
         )
     time = _git(
@@ -137,7 +140,12 @@ def read(root: Path) -> Commit:
     listed = _git(root, "ls-tree", "-r", "-z", "HEAD")
     ignored = _git(root, "ls-files", "-ciz", "--exclude-per-directory=.gitignore")
     named = frozenset(_items(ignored))
-    return Commit(root, digest, int(time), tuple(_blobs(listed)), named)
+    blobs = tuple(_blobs(listed))
+    secret = {blob.path for blob in blobs if held_back(blob.path)}
+    kept = tuple(blob for blob in blobs if blob.path not in secret)
+    return Commit(
+        root, digest, int(time), kept, tuple(map(shown, sorted(secret))), named
+    )
 
 
 def _blobs(listed: bytes) -> Iterator[Blob]:

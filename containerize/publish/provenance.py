@@ -21,7 +21,7 @@ from containerize.errors import Problem
 from containerize.lock import locks
 from containerize.lock.base import Package
 from containerize.lock.pins import Pin
-from containerize.pack import sources
+from containerize.pack import selection, sources
 from containerize.publish.subjects import Subject, locked
 from containerize.settings import Settings
 
@@ -68,7 +68,7 @@ def source(settings: Settings, inputs: Iterable[str]) -> Source:
     """The commit that has the project's files, if one has them all as they are.
 
     `inputs` names what decides the image (`record.inputs`): a file that git ignores
-    may be among it.
+    may be among it. A secret of the settings is not.
     """
 
     def git(*arguments: str) -> bytes | None:
@@ -76,9 +76,11 @@ def source(settings: Settings, inputs: Iterable[str]) -> Source:
         return answer.stdout if answer and not answer.returncode else None
 
     commit = git("rev-parse", "--verify", "--quiet", "HEAD^{commit}")
-    changed = git("status", "--porcelain", "--", ".")
+    changed = sources.changed(settings.root)
     if changed is None:
         return Source(NO_REPOSITORY)
+    held_back = selection.held_back(settings)
+    changed = [path for path in changed if not held_back(path)]
     listed = git("ls-files", "-z", "--recurse-submodules") or b""
     known = set(os.fsdecode(listed).split("\0"))
     if changed or commit is None or not set(filter(_is_file, inputs)) <= known:

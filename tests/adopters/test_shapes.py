@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ruamel.yaml import YAML
 
+from containerize.image import canonical
 from tests import privileges
 from tests.adopters.conftest import Adopter
 from tests.conftest import PATIENCE
@@ -79,6 +81,11 @@ def test_from_init_to_answering(adopter: Adopter, name: str, free_port: int) -> 
         adopter.run("containerize", "stop", *flags)
     [archive] = (adopter.root / "dist").glob("*.tar")
     assert privileges.gaining(archive) == []
+    image = f"registry.example/shop@{canonical.read_digests(archive).manifest}"
+    printed = adopter.run("containerize", "manifest", "swarm", f"--image={image}")
+    services = YAML(typ="safe", pure=True).load(printed)["services"]
+    assert {each["image"] for each in services.values()} == {image}
+    assert len(services) == (2 if "worker" in shape else 1)
     # The committed state is what init wrote: a second run has nothing to do.
     assert "nothing to write" in adopter.run("containerize", "init")
     assert "Equal to" in adopter.run("containerize", "verify", "--engine", "docker")

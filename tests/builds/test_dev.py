@@ -434,6 +434,19 @@ def test_variables_are_those_of_run(start, tree, file):
     assert found["FLASK_DEBUG"] == "1"
 
 
+def test_secrets_are_those_of_run(using, start, tree, file):
+    file("db-password", "hunter2")
+    os.chown(tree.root / "db-password", 65532, 65532)
+    table = '\n[tool.containerize.secrets]\ndb = "db-password"\n'
+    file("pyproject.toml", (tree.root / "pyproject.toml").read_text() + table)
+    mine = start()
+    mine.wait("answers at", timeout=300)
+    read = "print(open('/run/secrets/db').read())"
+    done = using.run("exec", mine.name, "python3", "-c", read)
+    assert done.stdout.strip() == "hunter2"
+    assert mine.end() == 0
+
+
 @pytest.mark.parametrize("how", ["Ctrl-C", "SIGTERM", "SIGHUP", "SIGKILL", "terminal"])
 def test_it_ends_and_leaves_nothing(using, tree, start, how):
     mine = start(terminal=how == "terminal")

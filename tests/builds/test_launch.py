@@ -19,7 +19,8 @@ import pytest
 
 from containerize.engines import container, volumes
 from containerize.errors import Problem
-from tests.conftest import PATIENCE
+from containerize.settings import PREFIX
+from tests.conftest import PATIENCE, until, unused_port
 
 ENVIRON = "import json, os; print(json.dumps(dict(os.environ)))"
 SECRET = "hunter2 'quoted' \"twice\" $HOME #"
@@ -190,7 +191,7 @@ def test_a_secret_that_the_app_cannot_read_starts_nothing(own, using, built, sec
     secret.unlink()
     with pytest.raises(Problem, match=f"there is no file {secret} for the secret db"):
         container.run(own, using, built.references[0], port=0)
-    assert container._listed(own, using, f"name={own.container_name}") == []
+    assert container.listed(own, using, f"name={own.container_name}") == []
     assert not secret.exists()  # no engine made a directory of that name
 
 
@@ -251,9 +252,11 @@ def test_exec_has_memory_of_its_own(own, using, built, tmp_path, monkeypatch):
 
 @pytest.fixture
 def environment(own, using):
-    """How `invoke` in a process of its own reaches the tests' image and engine."""
-    from containerize.settings import PREFIX
+    return naming(own, using)
 
+
+def naming(own, using):
+    """How `invoke` in a process of its own reaches the tests' image and engine."""
     given = {
         "IMAGE": own.image,
         "TAGS": ",".join(own.tags),
@@ -359,7 +362,7 @@ def test_commands_run_beside_the_service(own, using, built, volume):
     assert environ(using, worker)["A"] == "1"
     inside(using, worker, "open('/kept/x', 'w')")
     inside(using, running.name, "open('/kept/x')")
-    assert "at work" in container.log_tail(using, worker)
+    until(lambda: "at work" in container.log_tail(using, worker))
     assert not using.run("port", worker, check=False).stdout
     form = "{{json .Config.Healthcheck}}"
     answer = using.run("container", "inspect", "--format", form, worker)
@@ -457,15 +460,23 @@ def test_up_starts_the_old_one_again_if_the_new_one_does_not_answer(
 STEPS = ("candidate", "created", "stopped", "started", "removed")
 
 
+@pytest.fixture(scope="module")
+def served(project, using, built):
+    """Settings and the port of a service, which each test replaces."""
+    own = dataclasses.replace(project, container=f"{project.image}-replaced")
+    port = unused_port()
+    up(own, using, built, port=port)
+    yield own, port
+    for each in container.listed(own, using, f"name={own.container}"):
+        using.discard(each)
+
+
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("how", ["SIGINT", "SIGTERM", "SIGKILL"])
-def test_up_interrupted_is_undone_or_mended(
-    own, using, built, free_port, environment, step, how
-):
+def test_up_interrupted_is_undone_or_mended(served, using, built, step, how):
     """Whatever the moment, something serves, or the next `up` sees to it."""
-    from containerize.settings import PREFIX
-
-    up(own, using, built, port=free_port)
+    own, port = served
+    word = f"{step} {how}"
     script = (
         "import os, signal, sys\n"
         "from containerize.engines import container, engine\n"
@@ -486,31 +497,29 @@ def test_up_interrupted_is_undone_or_mended(
         "session = tasks.Session()\n"
         "container.ensure(session.settings, session.engine,\n"
         "    session.settings.reference(), port=int(sys.argv[3]),\n"
-        "    environment={'A': '2'})\n"
+        "    environment={'A': sys.argv[4]})\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script, step, how, str(free_port)], cwd=own.root,
-        env=environment | {f"{PREFIX}PORT": str(free_port)}, capture_output=True,
+        [sys.executable, "-c", script, step, how, str(port), word], cwd=own.root,
+        env=naming(own, using) | {f"{PREFIX}PORT": str(port)}, capture_output=True,
         text=True, check=False,
     )  # fmt: skip
     assert done.returncode != 0
     if how != "SIGKILL":
         name = own.container
         left = container.listed(own, using, f"name={name}")
-        serving = f"http://127.0.0.1:{free_port}/"
+        serving = f"http://127.0.0.1:{port}/"
         with urllib.request.urlopen(serving, timeout=PATIENCE) as answer:
             assert answer.status == 200, done.stderr
         if step != "removed":
             assert left == [name], done.stderr
-    found, _ = up(own, using, built, port=free_port, environment={"A": "2"})
-    assert environ(using, found.name)["A"] == "2"
+    found, _ = up(own, using, built, port=port, environment={"A": word})
+    assert environ(using, found.name)["A"] == word
     assert urllib.request.urlopen(found.url, timeout=PATIENCE).status == 200
     assert container.listed(own, using, f"name={own.container}") == [found.name]
 
 
 def test_clean_keeps_volumes_unless_told(own, using, built, volume, environment):
-    from containerize.settings import PREFIX
-
     mine = dataclasses.replace(own, image=f"{own.image}-kept")
     using.run("volume", "create", f"--label={mine.label}", volume)
 

@@ -103,6 +103,14 @@ class Process(Client):
     out: Path
     err: Path
 
+    def opened(self) -> dict[str, int]:
+        """What it has open, by names that nothing else gets, and how large each is."""
+        found = {}
+        for path in Path(f"/proc/{self.process.pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+                found[os.readlink(path)] = path.stat().st_size
+        return found
+
     def stop(self) -> int:
         """Its exit code after SIGTERM."""
         self.process.send_signal(signal.SIGTERM)

@@ -252,6 +252,24 @@ def test_the_commits_files_are_those_that_git_has(
     assert git(out, "write-tree") == git(top, "rev-parse", "HEAD^{tree}")
 
 
+def test_secrets_are_in_no_bundle_and_ask_for_no_commit(
+    filled: Settings, progress: Record, tmp_path: Path
+) -> None:
+    own = dataclasses.replace(filled, env_file="variables", secrets={"db": "db"})
+    for name in ("variables", "db"):
+        (own.root / name).write_text("TOKEN=hunter2\n")
+    assert bundle.write(own, progress=progress).held_back == ()
+    commit(own.root)
+    (own.root / "db").write_text("TOKEN=hunter22\n")  # no image changes by that
+    done = bundle.write(own, progress=progress)
+    assert done.held_back == ("db", "variables")
+    with tarfile.open(done.path) as tar:
+        tar.extract("source.tar", tmp_path, filter="data")
+    assert "app.py" in names(tmp_path / "source.tar")
+    assert not {"db", "variables"}.intersection(names(tmp_path / "source.tar"))
+    assert b"hunter2" not in done.path.read_bytes()
+
+
 def test_a_file_that_only_git_takes_for_the_commits_is_told(
     filled: Settings, progress: Record
 ) -> None:

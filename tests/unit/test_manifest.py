@@ -175,7 +175,9 @@ def test_it_says_if_what_is_built_is_not_what_was_pushed(
     answer = manifest("swarm")
     assert read(answer)["services"]["shop"]["image"] == IMAGE
     [line] = answer.stderr.splitlines()
-    assert line.startswith(f"note: {IMAGE} is not what dist/ holds, {held}: ")
+    assert line == (
+        f"note: {IMAGE} is not what dist/ holds, {held}: `containerize push` sends that"
+    )
 
 
 def test_what_cannot_be_written_whole_is_one_line(root):

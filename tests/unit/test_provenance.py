@@ -155,6 +155,19 @@ def test_a_changed_checkout_has_no_commit(committed, name):
     assert source(committed) == Source(DIRTY)
 
 
+def test_what_only_containers_get_changes_no_commit(committed):
+    for name in ("secrets/db", "variables"):
+        (committed.root / name).parent.mkdir(exist_ok=True)
+        (committed.root / name).write_text("hunter2\n")
+    assert source(committed) == Source(DIRTY)
+    own = dataclasses.replace(
+        committed, env_file="variables", secrets={"db": "secrets/db"}
+    )
+    assert source(own).state == COMMITTED
+    (committed.root / "secrets" / "other").write_text("")
+    assert source(own) == Source(DIRTY)
+
+
 def test_a_packed_file_that_git_ignores_is_no_commits(committed):
     (committed.root / "app" / "x.mo").write_text("x")
     assert source(committed).state == COMMITTED

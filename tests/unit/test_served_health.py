@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
 import subprocess
@@ -121,25 +120,16 @@ def test_the_check_asks_readiness_until_it_was_once(asked: Process) -> None:
 def test_a_readiness_that_hangs_piles_nothing_up(tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(APP)
     with raw.running(tmp_path, tmp_path, SERVED_READY_PATH="/wait") as service:
-        before = opened(service)
+        before = service.opened().keys()
         clients = [service.connect() for _ in range(8)]
         for client in clients:
             client.sendall(b"GET /health/ready HTTP/1.1\r\nHost: a\r\n\r\n")
-        until(lambda: len(opened(service) - before) == len(clients))
+        until(lambda: len(service.opened().keys() - before) == len(clients))
         for client in clients:
             client.close()
-        until(lambda: opened(service) <= before)
+        until(lambda: service.opened().keys() <= before)
         assert ask(service, "/health/live")[0] == 200
         assert service.stop() == 0
-
-
-def opened(service: Process) -> set[str]:
-    """What the process has open, by names that nothing else gets."""
-    found = set()
-    for path in Path(f"/proc/{service.process.pid}/fd").iterdir():
-        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
-            found.add(os.readlink(path))
-    return found
 
 
 def test_a_busy_service_is_healthy(tmp_path: Path) -> None:

@@ -255,6 +255,12 @@ def test_a_pipe_takes_variables_of_any_name(project):
     assert found.items() >= variables.items()
 
 
+def test_a_template_of_swarms_is_a_value_like_any_other(project):
+    said = {"GREETING": "{{{.Name}}} }}"}
+    found = service(project, values=True, **said)["environment"]
+    assert found["GREETING"] == '{{"{{"}}{.Name}}} }}'
+
+
 def test_how_long_it_drains_stands_in_it(project):
     found = service(project, SERVED_DRAIN_DELAY="5", SERVED_THREADS="8")
     environment = found["environment"]
@@ -345,6 +351,15 @@ def test_a_service_has_a_name_of_dns(project, image, name):
 
 
 @pytest.mark.parametrize(
+    ("image", "name"),
+    [("a" * 27, "a" * 27), ("a" * 28, "[UP TO 27 CHARACTERS]")],
+)
+def test_it_names_a_stack_that_docker_takes_before_each_service(project, image, name):
+    said = text(dataclasses.replace(project, image=image))
+    assert f"-c - {name}\n" in said
+
+
+@pytest.mark.parametrize(
     ("values", "variables", "said"),
     [
         ({"image": "a" * 62}, {}, "is too long for a service's name"),
@@ -352,6 +367,7 @@ def test_a_service_has_a_name_of_dns(project, image, name):
         ({"volumes": ("data:/data:sync",)}, {}, "volume data: a stack has no option s"),
         ({}, {"A.B": "1"}, "the variable A.B cannot be referred to"),
         ({}, {"HOME": "/tmp"}, "the variable HOME is one that `docker stack deploy` h"),
+        ({}, {"HELLO": "{{.ID}}"}, "the variable HELLO has {{, where Swarm would read"),
         ({}, {"https_proxy": "x"}, "the variable https_proxy is one that `docker st"),
     ],
 )

@@ -124,3 +124,18 @@ def test_an_image_without_a_digest_is_one_line(project, named, said):
     with pytest.raises(Problem, match=said) as caught:
         workload.image(project, named)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "record",
+    ["", "{", "[]", "{}", '{"reference": 5}', '{"reference": "registry.example/a:1"}'],
+)
+def test_a_record_of_pushes_without_sense_is_told_from_none(project, record):
+    file = push.record_path(project)
+    file.parent.mkdir()
+    file.write_text(record)
+    with pytest.raises(
+        Problem, match=r"push\.json is damaged, or .*`invoke push"
+    ) as caught:
+        workload.image(project)
+    assert "\n" not in str(caught.value)
