@@ -9,7 +9,7 @@ from tests.scale.proof import BAD
 ENOUGH = 20_000
 WORDS = {
     "3": "no shop today",
-    "4": "is rolled back",
+    "4": "it was not healthy",
     "5": "the shop is in disorder",
 }
 """What a release says of each bad version, its last words among it."""
