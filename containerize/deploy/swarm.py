@@ -54,7 +54,8 @@ _SECRETS = "Made once, by hand: docker secret create NAME FILE"
 _OWNERS = "0400: for its user alone."
 _DATA = """\
 Data is on one node, and what writes it runs there alone:
-  docker node update --label-add {label}=here NODE"""
+  docker node update --label-add {label}=here NODE
+A new volume is the app's if the image was built with the same setting volumes."""
 
 
 def stack(workloads: Sequence[Workload], *, values: bool = False) -> str:
