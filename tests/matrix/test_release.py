@@ -564,6 +564,17 @@ CASES = {
         ),
         "the stack flask-introduction is the project x's already",
     ),
+    "a service of no stack": (
+        lambda app: (
+            taken(app.swarm, "flask-introduction_flask-introduction")
+            or [app.swarm.good]
+        ),
+        "there is a service flask-introduction_flask-introduction already, which is",
+    ),
+    "a name that is too long": (
+        lambda app: [app.swarm.good, f"--stack={'a' * 60}"],
+        "is longer than the 63 characters that a service's name can have",
+    ),
     "a file that is not there": (
         lambda app: [app.swarm.good, "--compose-file=gone.yml"],
         r"there is no file gone.yml: mend --compose-file",
