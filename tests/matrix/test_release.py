@@ -292,6 +292,7 @@ ONLY = pytest.mark.parametrize("swarm", [BOOKWORM], indirect=True, ids=["bookwor
 """Of one engine: what another one would show no better."""
 
 
+@ONLY
 def test_from_the_checkout_to_what_serves_and_back(app, swarm, repository, tmp_path):
     """Verify, push, pull, --before, deploy; then what was pushed before."""
     clone = copied(repository, tmp_path / "clone")
@@ -496,6 +497,7 @@ def test_no_swarm(swarm):
     )
 
 
+@ONLY
 def test_podman_is_no_manager(app, swarm):
     done = app.release(swarm.good, CONTAINERIZE_ENGINE="podman")
     assert "a release goes through Docker Swarm, and the engine is Podman" in done.line
