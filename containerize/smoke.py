@@ -35,7 +35,7 @@ def url() -> Iterator[str]:
     """The service at SMOKE_URL, or a new container of the image as the files make it.
 
     The container runs under the production flags, on a port that the engine chooses,
-    with the variables of `env-file` and without the `commands`. Its volumes are its
+    with `env-file` and `secrets` and without the `commands`. Its volumes are its
     own, directories are mounted read-only, and all is removed afterwards.
     """
     named = os.environ.get(VARIABLE)

@@ -151,8 +151,8 @@ def release(
 ) -> None:
     """Push, deploy through Docker Swarm, and wait: release REGISTRY/NAME."""
     from containerize import tasks
+    from containerize.deploy import once, rollout, workload
     from containerize.deploy import release as releasing
-    from containerize.deploy import workload
     from containerize.errors import Problem
     from containerize.publish import push, reference
     from containerize.tasks_publish import built, send
@@ -190,7 +190,8 @@ def release(
         send(s, images, wanted, evidence=not no_evidence)
         image = f"{named.repository}@{images.digest}"
         loads = tuple(dataclasses.replace(one, image=image) for one in loads)
-    releasing.see_pulled(where, loads[0])
+    once.see_pulled(where, loads[0])
+    once.give_volumes(where, loads[0])
     if words:
-        releasing.run_before(where, loads[0], words)
-    say(releasing.deploy(where, loads, standing))
+        once.run_before(where, loads[0], words)
+    say(rollout.deploy(where, loads, standing))

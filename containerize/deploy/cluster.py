@@ -6,6 +6,7 @@ import collections
 import dataclasses
 import json
 import re
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,9 @@ STACK = "com.docker.stack.namespace"
 
 UNDER_WAY = ("updating", "rollback_started")
 """States of an update that Swarm still works on."""
+
+PAUSE = 0.5
+"""Seconds between two looks at what changes."""
 
 ENDED = ("complete", "failed", "rejected", "orphaned")
 """States of a task that has ended by itself, or never began."""
@@ -135,6 +139,23 @@ def _pruned(value: Any) -> Any:
         found = {key: _pruned(each) for key, each in value.items()}
         return {key: each for key, each in found.items() if each not in ({}, [], None)}
     return [*map(_pruned, value)] if isinstance(value, list) else value
+
+
+class Patience:
+    """How long a task may find no node to run on."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.since: dict[str, float] = {}
+
+    def see(self, task: Task) -> None:
+        """A Problem if a task waits for a node for too long."""
+        if task.state != "pending" or not task.error:
+            self.since.pop(task.identity, None)
+            return
+        first = self.since.setdefault(task.identity, time.monotonic())
+        if time.monotonic() - first > self.seconds:
+            raise Problem(f"no node can have it: {printable(task.error)}")
 
 
 def see_manager(engine: Engine) -> None:

@@ -266,9 +266,10 @@ def see_commands(
         engine.run("rm", *old)
     for launch in fresh:
         launch.start(engine)
-    end = time.monotonic() + patience
-    while fresh and time.monotonic() < end:
+    end, over = time.monotonic() + patience, not fresh
+    while not over:
         time.sleep(0.1)
+        over = time.monotonic() >= end  # and the last look comes after that
         for launch in fresh:
             if state(settings, engine, launch.name) != "running":
                 problem = ended(settings, engine, launch.name)

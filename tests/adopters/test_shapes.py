@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from containerize.image import canonical
 from tests import privileges
 from tests.adopters.conftest import Adopter
 from tests.conftest import PATIENCE
@@ -80,7 +81,7 @@ def test_from_init_to_answering(adopter: Adopter, name: str, free_port: int) -> 
         adopter.run("containerize", "stop", *flags)
     [archive] = (adopter.root / "dist").glob("*.tar")
     assert privileges.gaining(archive) == []
-    image = f"registry.example/shop@sha256:{'a' * 64}"
+    image = f"registry.example/shop@{canonical.read_digests(archive).manifest}"
     printed = adopter.run("containerize", "manifest", "swarm", f"--image={image}")
     services = YAML(typ="safe", pure=True).load(printed)["services"]
     assert {each["image"] for each in services.values()} == {image}

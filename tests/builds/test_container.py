@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 
 import pytest
@@ -314,11 +313,11 @@ def test_ctrl_c_stops_and_removes_in_the_foreground(built, environment, project,
         while "answers at" not in (line := process.stdout.readline()):
             assert line, process.stderr.read()
         get(f"http://127.0.0.1:{environment['CONTAINERIZE_PORT']}/")
-        time.sleep(0.5)  # `logs --follow` is under way
+        while "GET /" not in (line := process.stdout.readline()):
+            assert line, process.stderr.read()
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-        out, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=PATIENCE)
     assert "Traceback" not in err
-    assert "GET /" in out
     assert (
         container.state(project, using, environment["CONTAINERIZE_CONTAINER"]) is None
     )

@@ -440,7 +440,7 @@ def test_secrets_are_those_of_run(using, start, tree, file):
     table = '\n[tool.containerize.secrets]\ndb = "db-password"\n'
     file("pyproject.toml", (tree.root / "pyproject.toml").read_text() + table)
     mine = start()
-    mine.wait("answers at")
+    mine.wait("answers at", timeout=300)
     read = "print(open('/run/secrets/db').read())"
     done = using.run("exec", mine.name, "python3", "-c", read)
     assert done.stdout.strip() == "hunter2"

@@ -20,7 +20,7 @@ import pytest
 from containerize.engines import container, volumes
 from containerize.errors import Problem
 from containerize.settings import PREFIX
-from tests.conftest import PATIENCE, unused_port
+from tests.conftest import PATIENCE, until, unused_port
 
 ENVIRON = "import json, os; print(json.dumps(dict(os.environ)))"
 SECRET = "hunter2 'quoted' \"twice\" $HOME #"
@@ -362,7 +362,7 @@ def test_commands_run_beside_the_service(own, using, built, volume):
     assert environ(using, worker)["A"] == "1"
     inside(using, worker, "open('/kept/x', 'w')")
     inside(using, running.name, "open('/kept/x')")
-    assert "at work" in container.log_tail(using, worker)
+    until(lambda: "at work" in container.log_tail(using, worker))
     assert not using.run("port", worker, check=False).stdout
     form = "{{json .Config.Healthcheck}}"
     answer = using.run("container", "inspect", "--format", form, worker)

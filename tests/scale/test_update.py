@@ -9,8 +9,8 @@ from tests.scale.proof import BAD
 ENOUGH = 20_000
 WORDS = {
     "3": "no shop today",
-    "4": "unhealthy",
-    "5": "GET /ready is 500",
+    "4": "is rolled back",
+    "5": "the shop is in disorder",
 }
 """What a release says of each bad version, its last words among it."""
 

@@ -16,6 +16,7 @@ import pytest
 from containerize import build
 from containerize.engines import container
 from containerize.engines.container import Container
+from tests.conftest import PATIENCE, until
 from tests.service.browser import Browser
 
 PAGE = '<!doctype html><link rel="stylesheet" href="style.css"><p>text</p>'
@@ -69,7 +70,7 @@ def get(url: str, **headers: str) -> tuple[int, bytes, str | None]:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     try:
         asked = urllib.request.Request(url, headers=named)
-        with urllib.request.urlopen(asked, timeout=20) as answer:
+        with urllib.request.urlopen(asked, timeout=PATIENCE) as answer:
             return answer.status, answer.read(), answer.headers["ETag"]
     except urllib.error.HTTPError as error:
         return error.code, error.read(), error.headers["ETag"]
@@ -88,7 +89,9 @@ def test_a_reload_shows_what_the_new_image_holds(build_and_run, clone, using, br
     # The browser has a copy, and asks whether it is current.
     browser.reload()
     assert browser.evaluate(COLOUR) == RED
-    assert "/static/style.css 304" in container.log_tail(using, running.name)
+    # The line comes after the answer.
+    asked = "/static/style.css 304"
+    until(lambda: asked in container.log_tail(using, running.name))
     _, old, tag = get(url)
     assert get(url, If_None_Match=tag) == (304, b"", tag)
     # At equal size, with the time that every packed file has.

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from containerize.errors import Problem
+from tests.conftest import PATIENCE
 
 WSGI = """
 
@@ -19,7 +20,7 @@ application.add_url_rule("/", "hello", lambda: "shop")
 
 
 def ask(running, path="/"):
-    connection = http.client.HTTPConnection("127.0.0.1", running.port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", running.port, timeout=PATIENCE)
     connection.request("GET", path)
     return connection.getresponse().read()
 

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 from invoke import Config, Context, Exit
 
-from containerize.deploy import cluster, release
+from containerize.deploy import cluster, once, release
 from containerize.deploy.cluster import Node, Task
 from containerize.errors import Problem
 from containerize.tasks import namespace
@@ -128,7 +128,7 @@ def test_how_a_task_ended(error, code, said):
     ],
 )
 def test_why_a_daemon_cannot_pull(text, said):
-    assert release.reason("r.example", text) == said
+    assert once.reason("r.example", text) == said
 
 
 def service(**fields):

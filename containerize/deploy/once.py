@@ -1,0 +1,298 @@
+"""What runs once for a release, as a service that goes when it has ended."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import secrets
+import shlex
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from containerize.deploy import cluster, swarm
+from containerize.deploy.cluster import Task
+from containerize.deploy.release import Stack
+from containerize.deploy.workload import Workload
+from containerize.engines import variables, volumes
+from containerize.engines.container import undisturbed
+from containerize.engines.engine import Engine
+from containerize.errors import Problem, some
+from containerize.image.archive import printable
+from containerize.publish import reference
+
+ONCE = "containerize.release"
+"""Label of such a service: which release it is of."""
+
+_PULL = 600
+"""Seconds that every node has to pull the image."""
+
+
+def see_pulled(stack: Stack, workload: Workload) -> None:
+    """Have every node that takes tasks pull the image and run it once.
+
+    Raises Problem with the names of those that cannot, and why.
+    """
+    nodes = {one.identity: one for one in cluster.nodes(stack.engine) if one.active}
+    trial = ("--mode=global", "--entrypoint=python3")
+    with _once(stack, workload, trial, ("-I", "-S", "-c", "pass")) as service:
+        deadline = time.monotonic() + _PULL
+        while True:
+            tasks = cluster.tasks(stack.engine, service)
+            ended = {task.node: task for task in tasks if task.state in cluster.ENDED}
+            waiting = [nodes[each].name for each in nodes if each not in ended]
+            if not waiting:
+                break
+            if time.monotonic() > deadline:
+                raise Problem(
+                    f"{some(waiting)} did not pull {workload.image} within {_PULL} s"
+                )
+            time.sleep(cluster.PAUSE)
+    failed = {
+        nodes[each].name: task
+        for each, task in ended.items()
+        if each in nodes and task.state != "complete"
+    }
+    if failed:
+        raise _unpulled(stack, workload, failed)
+    count = len(nodes)
+    stack.tell(f"pulled    by {count} node{'s' if count > 1 else ''}")
+
+
+def _unpulled(stack: Stack, workload: Workload, failed: Mapping[str, Task]) -> Problem:
+    names = some([*failed])
+    ran = next(
+        (t for t in failed.values() if "no such image" not in t.error.lower()), None
+    )
+    if ran:
+        return Problem(f"{names} cannot run {workload.image}: it {ran.end}")
+    # What kept a node from pulling is told to nobody but its own daemon's log.
+    answer = stack.engine.run("pull", "--quiet", workload.image, check=False)
+    host = reference.parse(workload.image).registry
+    why = (
+        reason(host, answer.stderr)
+        if answer.returncode
+        else f"this node can, so see in the log of each one's daemon why {host} is not "
+        "to be reached from there"
+    )
+    return Problem(f"{names} cannot pull {workload.image}: {why}")
+
+
+_REASONS = (
+    (
+        r"server gave HTTP response to HTTPS client",
+        "{host} has no TLS, which a daemon must be told: insecure-registries in the "
+        "daemon.json of each node",
+    ),
+    (
+        r"x509|certificate",
+        "its certificate is not trusted: put its CA into "
+        "/etc/docker/certs.d/{host}/ca.crt of each node",
+    ),
+    (
+        r"unauthorized|denied|authentication required|no basic auth",
+        "{host} wants to know who pulls: `docker login {host}` here, which the release "
+        "passes on",
+    ),
+    (r"lookup |no such host", "no resolver there knows the host of {host}"),
+    (
+        r"connection refused|no route to host|timeout|deadline|canceled",
+        "{host} does not answer there: see its address and the firewalls",
+    ),
+    (r"manifest unknown|not found", "{host} has it no more: push it"),
+)
+"""What daemons say if they cannot pull, and what it means."""
+
+
+def reason(host: str, said: str) -> str:
+    for pattern, meaning in _REASONS:
+        if re.search(pattern, said, re.IGNORECASE):
+            return meaning.format(host=host)
+    return printable((said.strip().splitlines() or ["it does not say why"])[-1])
+
+
+# --- What runs once before -------------------------------------------------------
+
+_GIVE = """
+import os, sys
+user, group, *paths = sys.argv[1:]
+for path in paths:
+    if os.stat(path).st_uid == 0 and not os.listdir(path):
+        os.chown(path, int(user), int(group))
+"""
+
+
+def give_volumes(stack: Stack, workload: Workload) -> None:
+    """Have the image's user own the volumes that are new, as `run` has it.
+
+    A Swarm makes them for root, whose they stay if the image has no such directory.
+    Raises Problem if that cannot be done.
+    """
+    found = volumes.mounts(workload.settings)
+    paths = [each.path for each in found if "ro" not in each.options.split(",")]
+    if not paths:
+        return
+    limits = workload.confinement
+    options = ("--user=0:0", "--cap-add=CHOWN", "--entrypoint=python3")
+    words = ("-I", "-S", "-c", _GIVE, str(limits.user), str(limits.group), *paths)
+    given = (*options, *_mounted(workload))
+    with _once(stack, workload, given, words) as service:
+        task = _end(stack, service)
+    if task.state != "complete":
+        raise Problem(
+            f"the volumes cannot be given to user {limits.user}: it {task.end}"
+        )
+
+
+def run_before(stack: Stack, workload: Workload, words: Sequence[str]) -> None:
+    """Run a command once on the new image, as the service would run there.
+
+    It has the service's variables, secrets, volumes and limits, and the networks of
+    the one that serves, or else that of the settings. What it writes is told. Raises
+    Problem if it fails.
+    """
+    entry, *rest = words
+    values = {k: swarm.literal(v) for k, v in workload.environment.items()}
+    with (
+        variables.handed(values) as (passed, environ),
+        _once(
+            stack,
+            workload,
+            (
+                "--mode=replicated",
+                *passed,
+                *_belongings(stack, workload),
+                f"--entrypoint={entry}",
+            ),
+            rest,
+            environ,
+        ) as service,
+    ):
+        said: list[list[str]] = [[], []]
+        task = _end(stack, service, lambda: _tell_new(stack, service, said))
+        _tell_new(stack, service, said, whole=True)
+    if task.state != "complete":
+        last = next((line for lines in reversed(said) for line in lines[-1:]), "")
+        also = f"; its last words: {printable(last)}" if last else ""
+        command = printable(shlex.join(words))
+        raise Problem(f"`{command}` {task.end}, so nothing is deployed{also}")
+
+
+def _end(
+    stack: Stack, service: str, on_look: Callable[[], None] = lambda: None
+) -> Task:
+    """The one task of a service, once it has ended. Raises Problem if it never will."""
+    patience = cluster.Patience(stack.settings.health_timeout)
+    while True:
+        for task in cluster.tasks(stack.engine, service):
+            if task.state in cluster.ENDED:
+                return task
+            if task.wanted in ("shutdown", "remove"):
+                raise Problem(
+                    "its node has gone while it ran: see what it has done, then repeat"
+                )
+            patience.see(task)
+        on_look()
+        time.sleep(cluster.PAUSE)
+
+
+def _belongings(stack: Stack, workload: Workload) -> Iterator[str]:
+    """The options that give a service what the app's has beside its variables."""
+    limits = workload.confinement
+    for name in workload.settings.secrets:
+        owner = f"uid={limits.user},gid={limits.group},mode=0400"
+        yield f"--secret=source={name},target={name},{owner}"
+    yield from _mounted(workload)
+    serving = cluster.services(stack.engine, stack.name).get(stack.service(workload))
+    if serving:
+        for network in serving.spec["TaskTemplate"].get("Networks") or ():
+            yield f"--network={network['Target']}"
+    elif workload.settings.network:
+        yield f"--network={workload.settings.network}"
+
+
+def _mounted(workload: Workload) -> Iterator[str]:
+    """The options that give a service the volumes, where they are."""
+    key, _, value = workload.settings.label.partition("=")
+    for mount in volumes.mounts(workload.settings):
+        kept = ",readonly" if "ro" in mount.options.split(",") else ""
+        path = swarm.literal(mount.path)
+        place = f"type=volume,source={mount.source},target={path}{kept}"
+        # One that is made by this is the project's.
+        yield f"--mount={place},volume-label={key}={value}"
+    if workload.settings.volumes:
+        yield f"--constraint=node.labels.{swarm.label(workload)}==here"
+
+
+def _tell_new(
+    stack: Stack, service: str, said: list[list[str]], *, whole: bool = False
+) -> None:
+    """Tell what a service has written since; a line that it still writes only if
+    `whole`."""
+    words = ("service", "logs", "--raw", service)
+    with contextlib.suppress(Problem):  # it may be had at the next look
+        answer = stack.engine.run(*words, check=False, echo=False, timeout=30)
+        for known, text in zip(said, (answer.stdout, answer.stderr), strict=True):
+            end = len(text) if whole else text.rfind("\n") + 1
+            for line in text[:end].splitlines()[len(known) :]:
+                known.append(line)
+                stack.tell(f"  {printable(line)}")
+
+
+@contextlib.contextmanager
+def _once(
+    stack: Stack,
+    workload: Workload,
+    options: Sequence[str],
+    words: Sequence[str],
+    environ: Mapping[str, str] | None = None,
+) -> Iterator[str]:
+    """A service whose tasks run once, as confined as the app's; it goes in the end.
+
+    Not one of the modes for jobs: the containers of these stay when it is removed
+    (moby #42789). Two of a stack cannot be, so that two releases are not either.
+    """
+    engine, mark = stack.engine, secrets.token_hex(8)
+    command = (
+        *("service", "create", "--detach", "--quiet", f"--name={stack.once}"),
+        *(f"--label={ONCE}={mark}", f"--label={stack.settings.label}"),
+        *("--with-registry-auth", "--no-resolve-image", "--restart-condition=none"),
+        *("--no-healthcheck", *_confined(workload), *options),
+        *(workload.image, *words),
+    )
+    try:
+        answer = engine.run(*command, check=False, variables=environ)
+        if "name conflicts" in answer.stderr:
+            raise Problem(
+                f"another release of the stack {stack.name} is under way; if none is, "
+                f"one was killed: `docker service rm {stack.once}`"
+            )
+        if answer.returncode:
+            raise engine.problem(("service",), answer.stderr)
+        yield stack.once
+    finally:
+        with undisturbed():
+            _remove(engine, f"{ONCE}={mark}")
+
+
+def _remove(engine: Engine, label: str) -> None:
+    """Remove the services with a label, one that a client just asked for as well."""
+    for _ in range(3):
+        if found := engine.listing(
+            "service", "ls", "--quiet", f"--filter=label={label}"
+        ):
+            engine.run("service", "rm", *found, check=False, echo=False)
+            return
+        time.sleep(0.2)
+
+
+def _confined(workload: Workload) -> Iterator[str]:
+    """The options of `docker service create` for what a container may do."""
+    limits = workload.confinement
+    if limits.read_only:
+        yield "--read-only"
+    for path, size in limits.temporary.items():
+        yield f"--mount=type=tmpfs,target={path},tmpfs-size={size}"
+    yield from (f"--cap-drop={each}" for each in limits.dropped)
+    yield f"--user={limits.user}:{limits.group}"
+    yield f"--limit-memory={limits.memory_bytes}"
+    yield f"--limit-pids={limits.pids}"

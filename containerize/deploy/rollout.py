@@ -1,0 +1,259 @@
+"""A stack deployed: waited for, and taken back as a whole if a part of it fails."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Mapping, Sequence
+
+from containerize.deploy import cluster, swarm
+from containerize.deploy.cluster import Service, Task
+from containerize.deploy.release import Stack
+from containerize.deploy.workload import Workload
+from containerize.engines import container
+from containerize.engines.container import LOG_LINES, undisturbed
+from containerize.errors import Problem
+
+
+def deploy(
+    stack: Stack, workloads: Sequence[Workload], standing: Mapping[str, Service]
+) -> str:
+    """Deploy the workloads and wait until all tasks run; what serves now, in a line.
+
+    `standing` is what `check` has found. If one service fails, all are as before.
+    Raises Problem then, with the failed task's last words, and if someone else has
+    changed the stack since.
+    """
+    engine = stack.engine
+    before = cluster.services(engine, stack.name)
+    if _said(before) != _said(standing):
+        raise Problem(
+            f"someone else has changed the stack {stack.name} meanwhile: repeat if "
+            "this is to go over it"
+        )
+    known = {t.identity for name in before for t in cluster.tasks(engine, name)}
+    text = swarm.stack(workloads, values=True)
+    command = ["stack", "deploy", "--with-registry-auth", *stack.options, stack.name]
+    if "--detach" in engine.run("stack", "deploy", "--help", echo=False).stdout:
+        command.insert(2, "--detach=true")
+    try:
+        try:
+            engine.run(*command, input=text.encode())
+            _wait(stack, before, known)
+        except _Paused:
+            raise
+        except Problem as problem:
+            raise Problem(_taken_back(stack, workloads, before, problem)) from None
+    except (KeyboardInterrupt, SystemExit):
+        stack.tell(
+            f"Swarm goes on by itself: `docker stack ps {stack.name}` shows it, "
+            f"`docker service rollback {stack.service(workloads[0])}` takes it back"
+        )
+        raise
+    wanted = {stack.service(workload) for workload in workloads}
+    for name, service in before.items():
+        if cluster.ours(stack.settings, service) and name not in wanted:
+            stack.tell(
+                f"note      {name} is of no setting any more, and runs on: `docker "
+                f"service rm {name}`"
+            )
+    return _seen(stack, workloads)
+
+
+def _said(services: Mapping[str, Service]) -> dict[str, object]:
+    return {name: service.said for name, service in services.items()}
+
+
+class _Paused(Problem):
+    """An update that waits for its user, who has told Swarm so."""
+
+
+def _wait(stack: Stack, before: Mapping[str, Service], known: set[str]) -> None:
+    """Return once all tasks of the stack run as it is now. Raises Problem if not."""
+    patience = cluster.Patience(stack.settings.health_timeout)
+    calm: dict[str, float] = {}
+    told: dict[str, str] = {}
+    while True:
+        going = False
+        for name, found in cluster.services(stack.engine, stack.name).items():
+            service = _since(found, before.get(name))
+            tasks = cluster.tasks(stack.engine, service.identity, current=True)
+            # What somebody else's service does by itself is not this release's.
+            answerable = name not in before or cluster.ours(stack.settings, service)
+            _see_well(stack, service, tasks, known, answerable=answerable)
+            for task in tasks:
+                patience.see(task)
+            running = sum(t.runs and t.image == service.image for t in tasks)
+            wanted = service.replicas
+            if wanted is None:
+                wanted = 0 if service.job else max(1, len({t.node for t in tasks}))
+            # Nothing but this watches a service that is new, or has nothing to change.
+            watched = service.update == "completed" or not answerable
+            if running < wanted or service.update in cluster.UNDER_WAY:
+                calm.pop(name, None)
+                going = True
+            elif not watched:
+                first = calm.setdefault(name, time.monotonic())
+                going |= time.monotonic() - first < service.monitor
+            line = f"{name}: {running} of {wanted} tasks run {service.digest[:19]}"
+            if told.get(name) != line:
+                told[name] = line
+                stack.tell(line)
+        if not going:
+            return
+        time.sleep(cluster.PAUSE)
+
+
+def _since(service: Service, earlier: Service | None) -> Service:
+    """The service without the state of an update that has ended before."""
+    if earlier and service.begun == earlier.begun:
+        return dataclasses.replace(service, update="")
+    return service
+
+
+def _see_well(
+    stack: Stack,
+    service: Service,
+    tasks: Sequence[Task],
+    known: set[str],
+    *,
+    answerable: bool,
+) -> None:
+    """A Problem if a service fails, by a task that is not among those `known` before.
+
+    If it is not `answerable`, only if Swarm says so.
+    """
+    if service.update.startswith("rollback"):
+        every = cluster.tasks(stack.engine, service.identity)
+        task = next((task for task in every if _failed(task, known)), None)
+        words = _last_words(stack, task, service.message)
+        raise Problem(f"{service.name} is rolled back: {words}")
+    if service.update == "paused":
+        raise _Paused(
+            f"the update of {service.name} is paused, as a --compose-file has it: "
+            f"{service.message}"
+        )
+    if service.update or not answerable:
+        return
+    for task in tasks:
+        if _failed(task, known):
+            raise Problem(f"{service.name} fails: {_last_words(stack, task)}")
+
+
+def _failed(task: Task, known: set[str]) -> bool:
+    return task.state in cluster.ENDED and task.identity not in known
+
+
+def _last_words(stack: Stack, task: Task | None, otherwise: str = "") -> str:
+    """How a task has ended, and the end of its log."""
+    if task is None:
+        return otherwise
+    nodes = {node.identity: node.name for node in cluster.nodes(stack.engine)}
+    on = f" on {nodes[task.node]}" if len(nodes) > 1 and task.node in nodes else ""
+    words = ("service", "logs", "--raw", f"--tail={LOG_LINES}", task.identity)
+    said = ""
+    with contextlib.suppress(Problem):
+        answer = stack.engine.run(
+            *words, check=False, echo=False, merge=True, timeout=30
+        )
+        said = "" if answer.returncode else answer.stdout.strip()
+    log = f"the end of its log:\n{said}" if said else "it wrote no log"
+    return "\n".join(
+        [f"a task{on} {task.end}; {log}", *filter(None, [container.writing(said)])]
+    )
+
+
+def _taken_back(
+    stack: Stack,
+    workloads: Sequence[Workload],
+    before: Mapping[str, Service],
+    problem: Problem,
+) -> str:
+    """Have the stack as it was before; the problem, and what serves then."""
+    engine = stack.engine
+    now = cluster.services(engine, stack.name)
+    made = [name for name in now if name not in before]
+    with undisturbed():
+        if made and not before:
+            engine.run("stack", "rm", stack.name, check=False)
+        elif made:
+            engine.run("service", "rm", *made, check=False)
+        for name, earlier in before.items():
+            # What Swarm rolls back itself has nothing to be rolled back to.
+            service = now.get(name)
+            if service and service.said != earlier.said == service.kept:
+                engine.run("service", "rollback", "--detach", name, check=False)
+    if not before:
+        return (
+            f"nothing of the stack {stack.name} served before, and it is removed "
+            f"again; {problem}"
+        )
+    _settle(stack, max(one.stop_seconds for one in workloads))
+    return f"{_serving(stack, workloads[0]).words}; {problem}"
+
+
+def _settle(stack: Stack, stop_seconds: float) -> None:
+    """Wait until the tasks of the stack run again, or nothing changes any more."""
+    patience = stack.settings.health_timeout + stop_seconds
+    before: object = None
+    while True:
+        services = cluster.services(stack.engine, stack.name).values()
+        found = {
+            one.name: (one.update, cluster.tasks(stack.engine, one.name, current=True))
+            for one in services
+        }
+        if all(
+            one.update not in cluster.UNDER_WAY
+            and sum(task.runs for task in found[one.name][1]) >= (one.replicas or 0)
+            for one in services
+        ):
+            return
+        if found != before:
+            before, changed = found, time.monotonic()
+        if time.monotonic() - changed > patience:
+            return
+        time.sleep(cluster.PAUSE)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Serving:
+    """What the tasks of a service run, as they say themselves."""
+
+    service: str
+    digests: tuple[str, ...]
+    running: int
+    wanted: int
+
+    @property
+    def words(self) -> str:
+        what = " and ".join(self.digests) or "nothing"
+        return (
+            f"{self.service} serves {what} with {self.running} of {self.wanted} tasks"
+        )
+
+
+def _serving(stack: Stack, workload: Workload) -> Serving:
+    name = stack.service(workload)
+    service = cluster.services(stack.engine, stack.name).get(name)
+    tasks = cluster.tasks(stack.engine, name)
+    running = [task for task in tasks if task.runs]
+    wanted = service.replicas if service else 0
+    return Serving(
+        service=name,
+        digests=tuple(sorted({task.image.partition("@")[2] for task in running})),
+        running=len(running),
+        wanted=len(running) if wanted is None else wanted,
+    )
+
+
+def _seen(stack: Stack, workloads: Sequence[Workload]) -> str:
+    """What serves now. Raises Problem if it is not what was released."""
+    found = [_serving(stack, workload) for workload in workloads]
+    digest = workloads[0].image.partition("@")[2]
+    if others := [one for one in found if one.digests != (digest,)]:
+        raise Problem(
+            f"{others[0].words}, which is not what was released, {digest}: see whether "
+            "a --compose-file or someone else names another image"
+        )
+    return found[0].words
