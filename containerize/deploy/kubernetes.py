@@ -422,6 +422,7 @@ def _claim(mount: Mount) -> str:
 
 
 def _read(secret: volumes.Secret) -> bytes:
+    secret.see()
     try:
         return secret.file.read_bytes()
     except OSError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -72,6 +73,14 @@ class Secret:
     @property
     def option(self) -> str:
         return bound(self.file, self.path)
+
+    def see(self) -> None:
+        """A Problem if no file is there; a pipe, which waits for a writer, is none."""
+        if not os.path.isfile(self.file):
+            raise Problem(
+                f"there is no file {self.file} for the secret {self.name}, or not to "
+                "be seen by this user: write it, or mend secrets"
+            )
 
 
 def bound(source: Path, target: str) -> str:
@@ -144,11 +153,8 @@ def prepare(
     found, files = mounts(settings), secrets(settings)
     here = not engine.elsewhere()
     for secret in files:
-        if here and not os.path.isfile(secret.file):
-            raise Problem(
-                f"there is no file {secret.file} for the secret {secret.name}, or not "
-                "to be seen by this user: write it, or mend secrets"
-            )
+        if here:
+            secret.see()
     for mount in found:
         if mount.named:
             _make(settings, engine, mount.source, on_line)
@@ -193,7 +199,7 @@ def _see_usable(
     for secret in files:
         readable, _, owner, _ = found[secret.path]
         if not readable:
-            raise Problem(_unreadable(engine, secret, owner, user, group))
+            raise Problem(_unreadable(secret, owner, user, group))
     for mount in written:
         _, writable, owner, empty = found[mount.path]
         if writable:
@@ -208,14 +214,15 @@ def _see_usable(
         on_line(f"volume {mount.source} is the app's now, that is user {user}'s")
 
 
-def _unreadable(
-    engine: Engine, secret: Secret, owner: int, user: int, group: int
-) -> str:
+def _unreadable(secret: Secret, owner: int, user: int, group: int) -> str:
     said = f"the app, user {user}, cannot read {secret.file}, the secret {secret.name}"
     if owner == user:
         return f"{said}, though it owns it: mend its mode, or its label for SELinux"
-    give = _given(engine, f"chown {user}:{group} {secret.file}")
-    return f"{said}, which is user {owner}'s: `{give}`"
+    said = f"{said}, which is user {owner}'s"
+    file = shlex.quote(str(secret.file))
+    if os.geteuid():  # who may give no file away, and has to read it for a cluster too
+        return f"{said}: `chmod a+r {file}`, in a directory of mode 700"
+    return f"{said}: `chown {user}:{group} {file}`"
 
 
 def _unwritable(engine: Engine, mount: Mount, owner: int, user: int, group: int) -> str:
@@ -228,17 +235,10 @@ def _unwritable(engine: Engine, mount: Mount, owner: int, user: int, group: int)
     said = f"{said}, which is user {owner}'s: mount it with :ro"
     if mount.named:
         return f"{said}, or give its files to user {user}"
-    give = _given(engine, f"chown -R {user}:{group} {mount.source}")
+    give = f"chown -R {user}:{group} {shlex.quote(mount.source)}"
+    if engine.kind == "podman" and os.geteuid():  # in the containers' user namespace
+        give = f"podman unshare {give}"
     return f"{said}, or `{give}`"
-
-
-def _given(engine: Engine, command: str) -> str:
-    """A command on files, in the user namespace of the engine's containers."""
-    return (
-        f"podman unshare {command}"
-        if engine.kind == "podman" and os.geteuid()
-        else command
-    )
 
 
 def owned(settings: Settings, engine: Engine) -> list[str]:

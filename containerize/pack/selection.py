@@ -149,14 +149,21 @@ def is_secret(path: bytes) -> bool:
 def held_back(settings: Settings) -> Callable[[bytes], bool]:
     """Tells of a path whether it leads to what only containers get, never an image.
 
-    That is `env_file` and `secrets`, by whatever name or link a file can be had.
+    That is `env_file` and `secrets`, by whatever name or link a file can be had; of a
+    directory, which none of them should name, all that is in it.
     """
     named = [settings.env_file, *settings.secrets.values()]
-    found = {
-        _identity(os.path.expanduser(name), settings.root) for name in named if name
-    }
-    found.discard(None)
-    return lambda path: bool(found) and _identity(path, settings.root) in found
+    paths = [os.path.expanduser(name) for name in named if name]
+    found = {_identity(path, settings.root) for path in paths} - {None}
+    if not found:
+        return lambda path: False
+    inside = any(os.path.isdir(settings.root / path) for path in paths)
+
+    def held(path: bytes) -> bool:
+        every = (path, *parents(path)) if inside else (path,)
+        return any(_identity(each, settings.root) in found for each in every)
+
+    return held
 
 
 def _identity(path: str | bytes, root: Path) -> tuple[int, int] | None:

@@ -2,6 +2,7 @@
 
 import base64
 import dataclasses
+import os
 import re
 
 import pytest
@@ -493,7 +494,10 @@ def test_secrets_that_cannot_be_had_are_one_line(plain, tmp_path):
 
     refused(plain, "there is nothing that a Secret would hold")
     missing = dataclasses.replace(plain, secrets={"db": "none"})
-    refused(missing, "the secret db: .*/none cannot be read: No such file")
+    refused(missing, "there is no file .*/none for the secret db")
+    os.mkfifo(tmp_path / "pipe")
+    pipe = dataclasses.replace(plain, secrets={"db": "pipe"})
+    refused(pipe, "there is no file .*/pipe for the secret db")
     large = tmp_path / "large"
     much = dataclasses.replace(plain, secrets={"db": "large"})
     large.write_bytes(bytes(190 << 10))

@@ -457,6 +457,15 @@ def test_no_secret_is_packed_by_whatever_name(tmp_path):
     assert "db-password" not in {f.path for f in project.reads(own)}
 
 
+def test_nothing_of_a_directory_is_packed_that_is_named_as_a_secret(tmp_path):
+    root = repository(tmp_path, dict.fromkeys(("main.py", "data/a/b", "data.py"), ""))
+    os.symlink("data/a", root / "link")
+    git(root, "add", "--all")
+    for named in ({"secrets": {"a": "data"}}, {"env_file": "./link/.."}):
+        found = app(root, include=("data/a/b",), **named)
+        assert {f.path for f in found.files} == {"data.py", "link", "main.py"}
+
+
 def test_nobody_is_told_to_include_a_secret(tmp_path):
     root = repository(tmp_path, {".gitignore": "secrets/a\ndata\n", "main.py": ""})
     put(root, {"secrets/a": "hunter2\n", "data": ""})

@@ -2,6 +2,8 @@
 
 import dataclasses
 import os
+import re
+from pathlib import Path
 
 import pytest
 
@@ -54,3 +56,13 @@ def test_a_top_that_engines_cannot_mount_from_is_one_line(project, character):
     with pytest.raises(Problem, match=r"engines cannot mount .*: move it") as caught:
         [secret.option for secret in volumes.secrets(given)]
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("user", "said"),
+    [(0, "`chown 65532:65532 '/a b'`"), (1000, "`chmod a\\+r '/a b'`, in a directory")],
+)
+def test_who_is_told_to_give_a_secret_can_do_it(monkeypatch, user, said):
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    secret = volumes.Secret("db", Path("/a b"))
+    assert re.search(said, volumes._unreadable(secret, 0, 65532, 65532))
