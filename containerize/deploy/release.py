@@ -47,7 +47,7 @@ class Stack:
     def once(self) -> str:
         """The name of what is there for a release alone, which no service of a stack
         has: two releases do not fit beside one another."""
-        return f"release-of-{self.name}"
+        return f"release-of-{self.name}"[:_LONGEST].rstrip("-_")
 
 
 def stack(
@@ -105,6 +105,7 @@ def check(
         if service.labels.get(cluster.STACK) == stack.name
     }
     _see_stack(stack, workloads, standing)
+    _see_names(stack, workloads, found)
     if lacking := sorted({*settings.secrets} - cluster.secrets(engine)):
         raise Problem(
             f"the Swarm has no secret {some(lacking)}: `docker secret create "
@@ -154,11 +155,22 @@ def _see_stack(
             f"an update of {busy[0].name} is under way ({busy[0].update}): wait for "
             f"its end, `docker service ps {busy[0].name}` shows it"
         )
-    for name in (stack.once, *map(stack.service, workloads)):
+
+
+def _see_names(
+    stack: Stack, workloads: Sequence[Workload], found: Mapping[str, Service]
+) -> None:
+    for name in map(stack.service, workloads):
         if len(name) > _LONGEST:
             raise Problem(
                 f"{name} is longer than the {_LONGEST} characters that a service's "
                 "name can have: choose a shorter name, --stack"
+            )
+        other = found.get(name)
+        if other and other.labels.get(cluster.STACK) != stack.name:
+            raise Problem(
+                f"there is a service {name} already, which is not of the stack "
+                f"{stack.name}: choose another name, --stack"
             )
 
 

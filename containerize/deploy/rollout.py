@@ -33,6 +33,8 @@ def deploy(
             "this is to go over it"
         )
     known = {t.identity for name in before for t in cluster.tasks(engine, name)}
+    label = f"--filter=label={cluster.STACK}={stack.name}"
+    fresh = not engine.listing("network", "ls", "--quiet", label)
     text = swarm.stack(workloads, values=True)
     command = ["stack", "deploy", "--with-registry-auth", *stack.options, stack.name]
     if "--detach" in engine.run("stack", "deploy", "--help", echo=False).stdout:
@@ -44,7 +46,8 @@ def deploy(
         except _Paused:
             raise
         except Problem as problem:
-            raise Problem(_taken_back(stack, workloads, before, problem)) from None
+            said = _taken_back(stack, workloads, before, problem, fresh=fresh)
+            raise Problem(said) from None
     except (KeyboardInterrupt, SystemExit):
         stack.tell(
             f"Swarm goes on by itself: `docker stack ps {stack.name}` shows it, "
@@ -82,20 +85,22 @@ def _wait(stack: Stack, before: Mapping[str, Service], known: set[str]) -> None:
             # What somebody else's service does by itself is not this release's.
             answerable = name not in before or cluster.ours(stack.settings, service)
             _see_well(stack, service, tasks, known, answerable=answerable)
-            for task in tasks:
-                patience.see(task)
             running = sum(t.runs and t.image == service.image for t in tasks)
             wanted = service.replicas
             if wanted is None:
-                wanted = 0 if service.job else max(1, len({t.node for t in tasks}))
-            # Nothing but this watches a service that is new, or has nothing to change.
-            watched = service.update == "completed" or not answerable
-            if running < wanted or service.update in cluster.UNDER_WAY:
+                wanted = 0 if service.job else len({task.node for task in tasks})
+            if service.update in cluster.UNDER_WAY:
+                going = True
+            elif answerable and running < wanted:
                 calm.pop(name, None)
                 going = True
-            elif not watched:
+            elif answerable and service.update != "completed":
+                # Nothing but this watches what is new, or has nothing to change.
                 first = calm.setdefault(name, time.monotonic())
                 going |= time.monotonic() - first < service.monitor
+            if answerable:
+                for task in tasks:
+                    patience.see(task)
             line = f"{name}: {running} of {wanted} tasks run {service.digest[:19]}"
             if told.get(name) != line:
                 told[name] = line
@@ -137,7 +142,8 @@ def _see_well(
     if service.update or not answerable:
         return
     for task in tasks:
-        if _failed(task, known):
+        done = service.job and task.state == "complete"
+        if _failed(task, known) and not done:
             raise Problem(f"{service.name} fails: {_last_words(stack, task)}")
 
 
@@ -169,13 +175,18 @@ def _taken_back(
     workloads: Sequence[Workload],
     before: Mapping[str, Service],
     problem: Problem,
+    *,
+    fresh: bool,
 ) -> str:
-    """Have the stack as it was before; the problem, and what serves then."""
+    """Have the stack as it was before; the problem, and what serves then.
+
+    If it is `fresh`, nothing of it was there.
+    """
     engine = stack.engine
     now = cluster.services(engine, stack.name)
     made = [name for name in now if name not in before]
     with undisturbed():
-        if made and not before:
+        if not before and fresh:
             engine.run("stack", "rm", stack.name, check=False)
         elif made:
             engine.run("service", "rm", *made, check=False)

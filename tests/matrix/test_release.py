@@ -409,7 +409,7 @@ def test_before_has_what_the_service_has(app, swarm):
     table(app.root, secrets={"key": "key"}, volumes=["data:/srv/data"])
     done = app.release(swarm.better, f"--before=python3 -c {shlex.quote(INSIDE)}")
     assert done.code == 0, done
-    told = [line[2:] for line in done.out.splitlines() if line.startswith("  ")]
+    told = re.findall(r"^  (\S.*)", done.out, re.M)
     assert told == [
         "uid 65532 caps 0", "/ False", "/srv False", "/tmp True", "secret 1234",
         "data True", "networks 3",
@@ -461,7 +461,8 @@ while not os.path.exists("/tmp/go"):
         swarm.engine.run("service", "update", "--detach", "--label-add=a=b", name)
         once = swarm.engine.listing("ps", "--quiet", "--filter=name=release-of-")
         go = ("python3", "-c", "open('/tmp/go', 'w')")
-        swarm.engine.run("exec", once[0], *go)
+        # It ends with what it lets end.
+        swarm.engine.run("exec", once[0], *go, check=False)
         _, error = process.communicate()
     assert process.returncode == 1
     assert "someone else has changed the stack flask-introduction meanwhile" in error
@@ -563,6 +564,17 @@ CASES = {
             or [app.swarm.good]
         ),
         "the stack flask-introduction is the project x's already",
+    ),
+    "a service of no stack": (
+        lambda app: (
+            taken(app.swarm, "flask-introduction_flask-introduction")
+            or [app.swarm.good]
+        ),
+        "there is a service flask-introduction_flask-introduction already, which is",
+    ),
+    "a name that is too long": (
+        lambda app: [app.swarm.good, f"--stack={'a' * 60}"],
+        "is longer than the 63 characters that a service's name can have",
     ),
     "a file that is not there": (
         lambda app: [app.swarm.good, "--compose-file=gone.yml"],
