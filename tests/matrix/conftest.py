@@ -187,8 +187,16 @@ def pytest_terminal_summary(
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Keep the tests of a row, which its parameter names, together in one process."""
-    return scheduler(config, log, lambda nodeid: nodeid.partition("[")[2])
+    """Keep the tests of a row, which its parameter names, together in one process.
+
+    And those that play the same images.
+    """
+
+    def group(nodeid: str) -> str:
+        file, _, parameter = nodeid.partition("[")
+        return "play" if "test_play" in file else parameter
+
+    return scheduler(config, log, group)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
