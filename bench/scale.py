@@ -121,7 +121,7 @@ def throughput(made: Proof) -> Iterator[Row]:
         made.wait_running(3, "1")
         for count in REPLICAS:
             scale = ("service", "scale", "--detach", f"{proof.SERVICE}={count}")
-            made.cluster.engine.run(*scale, echo=False)
+            made.cluster.run(*scale)
             made.wait_running(count)
             made.wait_answers()
             rates[count] = _wrk(made)

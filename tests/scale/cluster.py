@@ -13,6 +13,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import re
 import signal
 import subprocess
 import tempfile
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from containerize.engines.engine import Engine
+from containerize.errors import Problem
 from tests import registries
 from tests.matrix import releases
 
@@ -184,10 +186,28 @@ class Cluster:
         """The client of the first node whose daemon runs."""
         return next(node.engine for node in self.nodes if node.daemon is not None)
 
+    def run(self, *command: str, **options: Any) -> str:
+        """What a command says that is given to a manager.
+
+        Again, if the managers have lost some and are about to choose a leader, which
+        takes them longer on a machine that is busy.
+        """
+
+        def done() -> subprocess.CompletedProcess[str] | None:
+            try:
+                return self.engine.run(*command, echo=False, **options)
+            except Problem as problem:
+                if not re.search(r"leader|deadline", str(problem), re.IGNORECASE):
+                    raise
+                return None
+
+        answer: subprocess.CompletedProcess[str] = wait(done, 300, 1)
+        return answer.stdout
+
     def ask(self, *command: str) -> list[dict[str, Any]]:
         """What a listing of the cluster says, an object a line."""
-        answer = self.engine.run(*command, "--format={{json .}}", echo=False)
-        return [json.loads(line) for line in answer.stdout.splitlines()]
+        answer = self.run(*command, "--format={{json .}}")
+        return [json.loads(line) for line in answer.splitlines()]
 
     def tasks(self, service: str, *, state: str = "") -> list[dict[str, Any]]:
         """The tasks of a service, those in a state alone if one is given."""
@@ -197,13 +217,12 @@ class Cluster:
     def update(self, service: str) -> str:
         """The state of a service's last update, such as `completed`; or nothing."""
         form = "{{if .UpdateStatus}}{{.UpdateStatus.State}}{{end}}"
-        inspect = ("service", "inspect", f"--format={form}", service)
-        return self.engine.run(*inspect, echo=False).stdout.strip()
+        return self.run("service", "inspect", f"--format={form}", service).strip()
 
     def take_tasks(self, node: Node, availability: str) -> None:
         """Have a node be `active`, or `drain`ed."""
         update = ("node", "update", f"--availability={availability}", node.name)
-        self.engine.run(*update)
+        self.run(*update)
 
     def wait_ready(self) -> None:
         """Until every node is ready."""

@@ -171,7 +171,7 @@ class Proof:
         """
         stack = self.project.manifest(self.images[version], **given)
         files = [f"--compose-file={path}" for path in OVERLAYS]
-        self.cluster.engine.run(
+        self.cluster.run(
             *("stack", "deploy", "--compose-file=-", *files, "shop"),
             input=stack.encode(),
             variables=self._variables(edge),
@@ -313,7 +313,7 @@ class Proof:
 
     def remove(self) -> None:
         """Remove the stack, and wait until nothing of it is left on any node."""
-        self.cluster.engine.run("stack", "rm", "shop")
+        self.cluster.run("stack", "rm", "shop")
         label = "label=com.docker.stack.namespace=shop"
 
         def left() -> bool:

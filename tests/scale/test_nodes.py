@@ -96,7 +96,7 @@ def test_scaling_loses_nothing(shop):
     with shop.load("scaling") as load:
         for count in (6, 2):
             scale = ("service", "scale", "--detach", f"{SERVICE}={count}")
-            shop.cluster.engine.run(*scale)
+            shop.cluster.run(*scale)
             shop.wait_running(count)
             wait(lambda count=count: len(shop.tasks_of("1")) == count)
             # What is to go has the drain delay left, and its requests in flight.

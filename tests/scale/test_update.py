@@ -31,7 +31,7 @@ def test_an_update_and_its_way_back_lose_nothing(shop):
     assert set(result.versions) == {"1", "2"}
     shop.once(result)
     with shop.load("back") as load:
-        shop.cluster.engine.run("service", "rollback", "--detach", "shop_shop")
+        shop.cluster.run("service", "rollback", "--detach", "shop_shop")
         assert shop.converge() == "rollback_completed"
         assert len(shop.running("1")) == 3
         load.more(max(0, ENOUGH - load.sent))
