@@ -3,12 +3,14 @@
 import dataclasses
 import json
 import os
+import re
 import secrets
 from pathlib import Path
 
 import pytest
 
 from containerize import build
+from containerize.engines import container
 from containerize.errors import Problem
 from containerize.image import canonical
 from tests.canary import reaches_out
@@ -210,6 +212,44 @@ def test_removed_images_are_named_in_a_line(built, using, clone):
     assert f"{other.image}:b" in said[0]
     assert said[0].startswith("removed ")
     assert "image" in said[0]
+
+
+@pytest.fixture
+def kept(using, clone):
+    """What a container is made with that something else starts and stops."""
+    if using.kind == "docker":  # as a Swarm has it; a real one is in tests/matrix
+        yield "--label=com.docker.swarm.task.id=x"
+        return
+    pod = f"{clone.image}-pod"
+    using.run("pod", "create", "--infra=false", "--name", pod)
+    yield f"--pod={pod}"
+    using.run("pod", "rm", "--force", pod)
+
+
+def test_what_a_swarm_or_a_pod_runs_is_left_alone(built, using, clone, kept):
+    other = dataclasses.replace(clone, image=f"{clone.image}-kept", container="")
+    image = build.build(other, using, tags=["a"]).references[0]
+    theirs, own = f"{other.image}-theirs", f"{other.image}-own"
+    try:
+        using.run("create", f"--name={theirs}", kept, image)
+        using.run("create", f"--name={own}", image)
+        assert container.listed(other, using) == [own]
+        assert container.state(other, using, own)
+        with pytest.raises(Problem, match="those of a Swarm or a pod are not ours"):
+            container.stop(other, using, theirs)
+        said = []
+        build.remove(other, using, on_line=said.append)
+        assert said[0] == f"removed   1 container: {own}"
+        assert re.fullmatch(
+            f"kept      1 image: .*{other.image}:a, which a Swarm or a pod runs",
+            said[1],
+        )
+        using.run("container", "inspect", theirs)
+    finally:
+        using.discard(theirs)
+    said = []
+    build.remove(other, using, on_line=said.append)
+    assert [line[:19] for line in said] == ["removed   1 image: "]
 
 
 def loaded(shown):
