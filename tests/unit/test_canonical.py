@@ -387,7 +387,7 @@ def test_what_is_doubtful_is_reported_by_name(make):
             entry("wall", b"1", mode=0o2755),
             entry("odd", xattrs={"user.mark": "1", "security.capability": "x"}),
             entry("tmp/", mode=0o1777),
-            entry("fine", b"1"),
+            entry("fine", b"1", xattrs={"user.overlay.origin": "x"}),
         ]
     ).digests.warnings
     assert [line.removeprefix("saved.tar: layer 1: ") for line in found] == [
