@@ -101,7 +101,8 @@ def _kubernetes(
     settings, environment = s.given(env=env, env_file=env_file)
     given = [f"--env-file={env_file}"] if env_file else []
     given += [f"--env={each}" for each in env]
-    name = kubernetes.name(workload.workloads(settings, target, environment)[0])
+    service = workload.workloads(settings, target, environment)[0]
+    name = kubernetes.name(service)
 
     def applied(*words: str) -> str:
         line = shlex.join(["invoke", "manifest", "kubernetes", *words, *given])
@@ -109,7 +110,7 @@ def _kubernetes(
 
     return [
         *first,
-        *([applied("--secrets")] if environment or settings.secrets else []),
+        *([applied("--secrets")] if kubernetes.has_secrets(service) else []),
         applied(*image),
         f"kubectl rollout status deployment/{name} || "
         f"kubectl rollout undo deployment/{name}",

@@ -111,6 +111,11 @@ def name(workload: Workload) -> str:
     return _label(workload.name, "image" if workload.serves else "command")
 
 
+def has_secrets(service: Workload) -> bool:
+    """Whether the manifests name Secrets: those that `secrets` writes."""
+    return bool(_variables(service) or service.settings.secrets)
+
+
 def _documents(objects: Sequence[Object]) -> str:
     return "---\n".join(map(written, objects))
 
@@ -118,7 +123,7 @@ def _documents(objects: Sequence[Object]) -> str:
 def _head(service: Workload) -> str:
     """What whoever applies the manifests wants to know."""
     parts = [_HEAD]
-    if _variables(service) or service.settings.secrets:
+    if has_secrets(service):
         parts.append(_SECRETS)
     settings = service.settings
     names = {"image": settings.image, "name": name(service), "project": settings.label}

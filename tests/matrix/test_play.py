@@ -281,13 +281,20 @@ class Pods:
             return 0
 
     def wait_started(self) -> None:
-        """As a kubelet does, at most for as long as the manifest says."""
+        """As a kubelet does, at most for as long as the manifest says.
+
+        And until each command has said that it works: it can be stopped then.
+        """
         probe = self.service["containers"][0]["startupProbe"]
+        commands = self.deployments.keys() - {self.app.settings.image}
         for _ in range(probe["failureThreshold"]):
-            if self.probe("startupProbe") == 200:
+            if self.probe("startupProbe") == 200 and all(map(self.log, commands)):
                 return
             time.sleep(probe["periodSeconds"])
         raise AssertionError("not started")
+
+    def log(self, name: str) -> str:
+        return self.engine.run("logs", self.container(name), check=False).stdout
 
     def healthy(self) -> bool:
         """What the image's check says."""
@@ -403,10 +410,7 @@ def test_variables_secrets_and_volumes_are_those_of_the_settings(play, apps):
     command = ("exec", pods.container("shop-worker"), "python3", "-c")
     read = "print(open('/data/orders').read())"
     assert pods.engine.run(*command, read).stdout == "one order\n"
-    assert (
-        "the worker works"
-        in pods.engine.run("logs", pods.container("shop-worker")).stdout
-    )
+    assert pods.log("shop-worker") == "the worker works\n"
 
 
 def test_a_pod_that_is_busy_gets_nothing_and_one_that_hangs_is_unhealthy(play, apps):
@@ -459,8 +463,7 @@ def test_a_pod_stops_without_the_loss_of_a_request(play, apps, name):
     for each in pods.deployments:
         assert pods.inspect(each, "{{.State.ExitCode}}") == "0"
     if name == "adopted":
-        log = pods.engine.run("logs", pods.container("shop-worker")).stdout
-        assert "the worker ends" in log
+        assert "the worker ends" in pods.log("shop-worker")
 
 
 @dataclasses.dataclass
