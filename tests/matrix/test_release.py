@@ -608,6 +608,21 @@ def test_refused(app, swarm, name):
     assert swarm.state() == before
 
 
+@ONLY
+def test_a_port_that_a_container_has(app, swarm):
+    name = "holds-a-port"
+    publish = (f"--name={name}", "--publish=9001:8080")
+    swarm.engine.run("run", "--detach", *publish, swarm.good)
+    try:
+        table(app.root, **{"ingress-port": 9001})
+        before = swarm.state()
+        done = app.release(swarm.good)
+        assert f"the port 9001 is taken by the container {name} of this" in done.line
+        assert swarm.state() == before
+    finally:
+        swarm.engine.discard(name)
+
+
 def test_a_file_that_cannot_be_read_changes_nothing(serving, swarm):
     (serving.root / "broken.yml").write_text('version: "3.9"\nservices: [1, 2]\n')
     before = swarm.state()
