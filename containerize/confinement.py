@@ -10,6 +10,11 @@ from containerize.settings import Settings, size_in_bytes
 USER = 65532
 """The image's user and group, `USER` of the Dockerfile that `init` writes."""
 
+_FIRST_PORT = "net.ipv4.ip_unprivileged_port_start"
+"""The first port on which a user without capabilities can listen."""
+_UNSAID = 1024
+"""What that is if nobody says it (kernel.org, "IP Sysctl")."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Confinement:
@@ -31,6 +36,9 @@ class Confinement:
     new_privileges: bool = False
     """Whether a program may get more than what starts it has, as by setuid."""
 
+    sysctls: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Parameters of the kernel for the container's own network, as sysctl(8) names."""
+
     @property
     def memory_bytes(self) -> int:
         return size_in_bytes(self.memory)
@@ -38,4 +46,7 @@ class Confinement:
 
 def of(settings: Settings) -> Confinement:
     """That of every container of the project."""
-    return Confinement(memory=settings.memory, pids=settings.pids)
+    port = settings.container_port
+    # Docker lets any user listen there; Podman and Kubernetes do not by themselves.
+    sysctls = {_FIRST_PORT: str(port)} if port < _UNSAID else {}
+    return Confinement(memory=settings.memory, pids=settings.pids, sysctls=sysctls)

@@ -179,11 +179,17 @@ def _pod(workload: Workload) -> Object:
             "fsGroup": limits.group,
             "fsGroupChangePolicy": "OnRootMismatch",
             "seccompProfile": {"type": "RuntimeDefault"},
+            **_sysctls(limits.sysctls),
         },
         **_placement(workload),
         "containers": [_container(workload)],
         "volumes": list(_volumes(workload)),
     }
+
+
+def _sysctls(found: Mapping[str, str]) -> Object:
+    listed = [{"name": name, "value": value} for name, value in found.items()]
+    return {"sysctls": listed} if listed else {}
 
 
 def _container(workload: Workload) -> Object:

@@ -295,4 +295,5 @@ def _confined(workload: Workload) -> Iterator[str]:
     yield from (f"--cap-drop={each}" for each in limits.dropped)
     yield f"--user={limits.user}:{limits.group}"
     yield f"--limit-memory={limits.memory_bytes}"
+    yield from (f"--sysctl={name}={value}" for name, value in limits.sysctls.items())
     yield f"--limit-pids={limits.pids}"

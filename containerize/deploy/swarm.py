@@ -113,6 +113,7 @@ def _service(workload: Workload, values: bool) -> dict[str, Any]:
         "user": f"{limits.user}:{limits.group}",
         "read_only": limits.read_only,
         "cap_drop": list(limits.dropped),
+        **({"sysctls": dict(limits.sysctls)} if limits.sysctls else {}),
         Note(_TEMPORARY): None,
         "volumes": [
             *(

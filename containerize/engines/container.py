@@ -126,6 +126,7 @@ def confined(found: Confinement) -> Iterator[str]:
     yield from (f"--cap-drop={each}" for each in found.dropped)
     if not found.new_privileges:
         yield "--security-opt=no-new-privileges"
+    yield from (f"--sysctl={name}={value}" for name, value in found.sysctls.items())
     yield f"--pids-limit={found.pids}"
     yield f"--memory={found.memory}"
 

@@ -169,6 +169,9 @@ def clusters_words(deployment, pids):
         "dropped": allowed["capabilities"]["drop"],
         "memory": size(memory["limits"]["memory"]),
         "pids": pids,
+        "sysctls": {
+            s["name"]: s["value"] for s in pod["securityContext"].get("sysctls", ())
+        },
         "volumes": claimed,
         "secrets": secrets,
         "words": [*one.get("command", ()), *one.get("args", ())],

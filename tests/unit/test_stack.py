@@ -71,6 +71,7 @@ def engines_words(launch):
         "dropped": values("cap-drop"),
         "memory": int(memory[:-1]) * size[memory[-1]],
         "pids": int(values("pids-limit")[-1]),
+        "sysctls": dict(each.split("=") for each in values("sysctl")),
         "volumes": mounted,
         "secrets": re.findall(r"target=(\S+?),", " ".join(values("mount"))),
         "network": values("network"),
@@ -107,6 +108,7 @@ def swarms_words(service, whole):
         "dropped": service["cap_drop"],
         "memory": settings.size_in_bytes(limits["memory"]),
         "pids": limits["pids"],
+        "sysctls": service.get("sysctls", {}),
         "volumes": {
             m["target"]: (m["source"], m.get("read_only", False))
             for m in mounts["volume"]
@@ -197,6 +199,7 @@ OTHERWISE = {
     "temporary": {"/tmp": 1 << 20, "/var/tmp": 2 << 20},
     "dropped": ("NET_RAW", "CHOWN"),
     "new_privileges": True,
+    "sysctls": {"net.ipv4.ip_local_port_range": "20000 30000"},
 }
 
 
@@ -219,6 +222,12 @@ def test_what_confines_stands_once(project, monkeypatch, field):
         assert before[1] != after[1]
     else:
         assert before[0] != after[0]
+
+
+def test_the_user_of_the_image_can_listen_on_a_port_that_is_reserved(project):
+    for port, said in ((80, "80"), (1023, "1023"), (1024, None)):
+        limits = confinement.of(dataclasses.replace(project, container_port=port))
+        assert limits.sysctls.get("net.ipv4.ip_unprivileged_port_start") == said
 
 
 # --- What else it says -----------------------------------------------------------
