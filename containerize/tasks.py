@@ -595,7 +595,6 @@ def dev(
     settings, environment = s.given(env, env_file, volume, network, memory)
     name = s.container(name or f"{settings.container_name}-dev")
     using = s.ensure_engine()
-    session.heed_hangup()
     session.see_free(settings, using, name=name, port=number)
     lock_what_is_missing(s.settings)
     if not building.carries(s.settings, using, reference):

@@ -219,6 +219,8 @@ def verb(
                 _show_help(options.get("name", function.__name__))
             # So that what is begun is cleared away then too.
             signal.signal(signal.SIGTERM, _terminated)
+            if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:  # not with nohup
+                signal.signal(signal.SIGHUP, _terminated)
             try:
                 flags = {
                     name: value if name in words else _given(name, value)
@@ -240,6 +242,8 @@ def verb(
                 raise invoke.Exit("interrupted", code=130) from None
             except BrokenPipeError:
                 mute()
+                # As what the signal ends: the verb may have had more to do.
+                raise invoke.Exit(code=128 + signal.SIGPIPE) from None
 
         return invoke.task(run, klass=Verb, **options)
 

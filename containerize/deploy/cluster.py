@@ -90,6 +90,22 @@ class Service:
         return any(kind.endswith("Job") for kind in self.spec["Mode"])
 
     @property
+    def ends(self) -> bool:
+        """Whether its tasks may end by themselves."""
+        policy = self.spec["TaskTemplate"].get("RestartPolicy") or {}
+        return self.job or policy.get("Condition") in ("none", "on-failure")
+
+    def content(self, task: Task) -> bool:
+        """Whether a task of it does, or has done, what it is for."""
+        return task.runs or (self.ends and task.state == "complete")
+
+    @property
+    def checked(self) -> bool:
+        """Whether it may have a check of its health, the image's or its own."""
+        check = self.spec["TaskTemplate"]["ContainerSpec"].get("Healthcheck") or {}
+        return check.get("Test") != ["NONE"]
+
+    @property
     def monitor(self) -> float:
         """Seconds for which a task must run to be taken for well."""
         update = self.spec.get("UpdateConfig") or {}

@@ -161,7 +161,8 @@ def run_before(stack: Stack, workload: Workload, words: Sequence[str]) -> None:
                 "--mode=replicated",
                 *passed,
                 *_belongings(stack, workload),
-                f"--entrypoint={entry}",
+                # Docker takes it apart as a shell does.
+                f"--entrypoint={shlex.quote(entry)}",
             ),
             rest,
             environ,

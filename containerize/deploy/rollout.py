@@ -12,8 +12,10 @@ from containerize.deploy.cluster import Service, Task
 from containerize.deploy.release import Stack
 from containerize.deploy.workload import Workload
 from containerize.engines import container
-from containerize.engines.container import LOG_LINES, undisturbed
+from containerize.engines.container import LOG_LINES, signals_later, undisturbed
+from containerize.engines.engine import SILENT
 from containerize.errors import Problem
+from containerize.image.archive import printable
 
 
 def deploy(
@@ -39,19 +41,28 @@ def deploy(
     command = ["stack", "deploy", "--with-registry-auth", *stack.options, stack.name]
     if "--detach" in engine.run("stack", "deploy", "--help", echo=False).stdout:
         command.insert(2, "--detach=true")
+    back = f"service rollback {stack.service(workloads[0])}"
+    if not before:
+        back = f"stack rm {stack.name}"
     try:
+        with signals_later():  # else half of the stack could be deployed
+            answer = engine.run(*command, input=text.encode(), check=False, apart=True)
+            made = cluster.services(engine, stack.name)
         try:
-            engine.run(*command, input=text.encode())
+            if answer.returncode:
+                raise engine.problem(command, answer.stderr.strip() or SILENT)
+            _see_images(stack, workloads, made)
             _wait(stack, before, known)
+            serving = _seen(stack, workloads)
         except _Paused:
             raise
         except Problem as problem:
-            said = _taken_back(stack, workloads, before, problem, fresh=fresh)
+            said = _taken_back(stack, workloads, before, made, problem, fresh=fresh)
             raise Problem(said) from None
     except (KeyboardInterrupt, SystemExit):
         stack.tell(
             f"Swarm goes on by itself: `docker stack ps {stack.name}` shows it, "
-            f"`docker service rollback {stack.service(workloads[0])}` takes it back"
+            f"`docker {back}` takes it back"
         )
         raise
     wanted = {stack.service(workload) for workload in workloads}
@@ -61,7 +72,20 @@ def deploy(
                 f"note      {name} is of no setting any more, and runs on: `docker "
                 f"service rm {name}`"
             )
-    return _seen(stack, workloads)
+    return serving
+
+
+def _see_images(
+    stack: Stack, workloads: Sequence[Workload], made: Mapping[str, Service]
+) -> None:
+    """A Problem if a service is to run another image than what is released."""
+    for workload in workloads:
+        service = made.get(stack.service(workload))
+        if service and service.image != workload.image:
+            raise Problem(
+                f"a --compose-file names another image for {service.name}, "
+                f"{printable(service.image)}: leave its image out"
+            )
 
 
 def _said(services: Mapping[str, Service]) -> dict[str, object]:
@@ -85,7 +109,9 @@ def _wait(stack: Stack, before: Mapping[str, Service], known: set[str]) -> None:
             # What somebody else's service does by itself is not this release's.
             answerable = name not in before or cluster.ours(stack.settings, service)
             _see_well(stack, service, tasks, known, answerable=answerable)
-            running = sum(t.runs and t.image == service.image for t in tasks)
+            running = sum(
+                service.content(t) and t.image == service.image for t in tasks
+            )
             wanted = service.replicas
             if wanted is None:
                 wanted = 0 if service.job else len({task.node for task in tasks})
@@ -132,7 +158,7 @@ def _see_well(
     if service.update.startswith("rollback"):
         every = cluster.tasks(stack.engine, service.identity)
         task = next((task for task in every if _failed(task, known)), None)
-        words = _last_words(stack, task, service.message)
+        words = _last_words(stack, service, task)
         raise Problem(f"{service.name} is rolled back: {words}")
     if service.update == "paused":
         raise _Paused(
@@ -142,19 +168,18 @@ def _see_well(
     if service.update or not answerable:
         return
     for task in tasks:
-        done = service.job and task.state == "complete"
-        if _failed(task, known) and not done:
-            raise Problem(f"{service.name} fails: {_last_words(stack, task)}")
+        if _failed(task, known) and not service.content(task):
+            raise Problem(f"{service.name} fails: {_last_words(stack, service, task)}")
 
 
 def _failed(task: Task, known: set[str]) -> bool:
     return task.state in cluster.ENDED and task.identity not in known
 
 
-def _last_words(stack: Stack, task: Task | None, otherwise: str = "") -> str:
-    """How a task has ended, and the end of its log."""
+def _last_words(stack: Stack, service: Service, task: Task | None) -> str:
+    """How a task has ended, and the end of its log; without one, what Swarm says."""
     if task is None:
-        return otherwise
+        return service.message
     nodes = {node.identity: node.name for node in cluster.nodes(stack.engine)}
     on = f" on {nodes[task.node]}" if len(nodes) > 1 and task.node in nodes else ""
     words = ("service", "logs", "--raw", f"--tail={LOG_LINES}", task.identity)
@@ -164,9 +189,12 @@ def _last_words(stack: Stack, task: Task | None, otherwise: str = "") -> str:
             *words, check=False, echo=False, merge=True, timeout=30
         )
         said = "" if answer.returncode else answer.stdout.strip()
-    log = f"the end of its log:\n{said}" if said else "it wrote no log"
+    log = f"the end of its log:\n{said}" if said else "Swarm has no log of it"
+    # Swarm says no more of it: it stops what is not healthy.
+    why = ": it was not healthy, or ended by itself" if service.checked else ""
+    how = task.end + (why if task.state == "complete" else "")
     return "\n".join(
-        [f"a task{on} {task.end}; {log}", *filter(None, [container.writing(said)])]
+        [f"a task{on} {how}; {log}", *filter(None, [container.writing(said)])]
     )
 
 
@@ -174,28 +202,31 @@ def _taken_back(
     stack: Stack,
     workloads: Sequence[Workload],
     before: Mapping[str, Service],
+    made: Mapping[str, Service],
     problem: Problem,
     *,
     fresh: bool,
 ) -> str:
     """Have the stack as it was before; the problem, and what serves then.
 
-    If it is `fresh`, nothing of it was there.
+    `made` is what this release has made of it, and no other one since. If it is
+    `fresh`, nothing of it was there.
     """
     engine = stack.engine
     now = cluster.services(engine, stack.name)
-    made = [name for name in now if name not in before]
+    ours = {n: s for n, s in now.items() if n in made and s.said == made[n].said}
+    new = [name for name in ours if name not in before]
     with undisturbed():
-        if not before and fresh:
+        if not before and fresh and len(ours) == len(now):
             engine.run("stack", "rm", stack.name, check=False)
-        elif made:
-            engine.run("service", "rm", *made, check=False)
+        elif new:
+            engine.run("service", "rm", *new, check=False)
         for name, earlier in before.items():
             # What Swarm rolls back itself has nothing to be rolled back to.
-            service = now.get(name)
+            service = ours.get(name)
             if service and service.said != earlier.said == service.kept:
                 engine.run("service", "rollback", "--detach", name, check=False)
-    if not before:
+    if not before and len(ours) == len(now):
         return (
             f"nothing of the stack {stack.name} served before, and it is removed "
             f"again; {problem}"
@@ -216,7 +247,7 @@ def _settle(stack: Stack, stop_seconds: float) -> None:
         }
         if all(
             one.update not in cluster.UNDER_WAY
-            and sum(task.runs for task in found[one.name][1]) >= (one.replicas or 0)
+            and sum(map(one.content, found[one.name][1])) >= (one.replicas or 0)
             for one in services
         ):
             return

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-import signal
-import sys
 import termios
 import threading
 import time
@@ -295,9 +293,3 @@ def _terminal() -> Iterator[bool]:
 def _lines(on_line: Callable[[str], None], raw: bool) -> Callable[[str], None]:
     """`on_line` for a terminal whose lines the container ends itself."""
     return (lambda text: on_line(f"\r{text}\r")) if raw else on_line
-
-
-def heed_hangup() -> None:
-    """Let a terminal that is closed end this process as SIGTERM does."""
-    if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
-        signal.signal(signal.SIGHUP, lambda number, _: sys.exit(128 + number))

@@ -23,6 +23,9 @@ from containerize.engines.engine import Engine, ignore
 from containerize.errors import Problem
 from containerize.settings import PREFIX, Settings
 
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""The signals by which a user ends what runs."""
+
 LOG_LINES = 20
 """How much of its log a container that fails shows."""
 
@@ -236,13 +239,22 @@ def undisturbed() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    kinds = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(kind, signal.SIG_IGN) for kind in kinds]
+    before = [signal.signal(kind, signal.SIG_IGN) for kind in ENDING]
     try:
         yield
     finally:
-        for kind, handler in zip(kinds, before, strict=True):
+        for kind, handler in zip(ENDING, before, strict=True):
             signal.signal(kind, handler)
+
+
+@contextlib.contextmanager
+def signals_later() -> Iterator[None]:
+    """Have what would end this process, and what it runs meanwhile, end it after."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def see_commands(

@@ -91,12 +91,13 @@ class Engine:
         timeout: float | None = None,
         cwd: Path | None = None,
         variables: Mapping[str, str] | None = None,
+        apart: bool = False,
     ) -> subprocess.CompletedProcess[str]:
         """Run a subcommand and return what it wrote, with stderr in stdout if `merge`.
 
-        `variables` are set for the command and never shown. Raises Problem where it
-        cannot be run, takes longer than `timeout` seconds, or, unless `check` is
-        false, fails.
+        `variables` are set for the command and never shown. If it is `apart`, a
+        terminal's Ctrl-C does not reach it. Raises Problem where it cannot be run,
+        takes longer than `timeout` seconds, or, unless `check` is false, fails.
         """
         command = self._begin(arguments, echo)
         try:
@@ -111,6 +112,7 @@ class Engine:
                     timeout=timeout,
                     cwd=place,
                     env={**(variables or {}), **self._environ(arguments[0])},
+                    process_group=0 if apart else None,
                 )
         except subprocess.TimeoutExpired:
             raise Problem(

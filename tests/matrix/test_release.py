@@ -430,7 +430,13 @@ def test_before_that_fails_ends_the_release(serving, swarm):
 
 
 @ONLY
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_command_whose_name_has_a_blank_is_one_word(serving, swarm):
+    done = serving.release(swarm.better, "--before='no such' x")
+    assert 'exec: "no such": executable file not found' in done.line
+
+
+@ONLY
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_before_ends_with_who_has_begun_it(serving, swarm, number):
     before = swarm.state()
     code = "import time; print('begun', flush=True); time.sleep(600)"
@@ -440,7 +446,7 @@ def test_before_ends_with_who_has_begun_it(serving, swarm, number):
         assert len(swarm.services()) == 3
         os.killpg(process.pid, number)
         process.communicate()
-    assert process.returncode == (130 if number == signal.SIGINT else 143)
+    assert process.returncode == 128 + number
     assert swarm.state() == before
 
 
@@ -468,6 +474,88 @@ while not os.path.exists("/tmp/go"):
     assert process.returncode == 1
     assert "someone else has changed the stack flask-introduction meanwhile" in error
     assert swarm.serving(name) == [swarm.good] * 2
+
+
+@ONLY
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_who_leaves_while_it_is_deployed_leaves_no_half_of_it(serving, swarm, number):
+    name = "flask-introduction_flask-introduction"
+    with serving.begun(swarm.better, "--compose-file=quick.yml") as process:
+        assert any(" stack deploy " in line for line in process.stdout)
+        os.killpg(process.pid, number)
+        out, _ = process.communicate()
+    assert process.returncode == 128 + number
+    assert "Swarm goes on by itself" in out
+    for service in (name, f"{name}-worker"):
+        container = swarm.services()[service]["Spec"]["TaskTemplate"]["ContainerSpec"]
+        assert container["Image"] == swarm.better
+
+
+@ONLY
+def test_who_reads_no_more_is_told_no_success(serving, swarm):
+    before = swarm.state()
+    with serving.begun(swarm.better, "--compose-file=quick.yml") as process:
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.wait() == 128 + signal.SIGPIPE
+        assert process.stderr.read() == ""
+    assert swarm.state() == before
+
+
+ONCE = """\
+version: "3.9"
+services:
+  once:
+    image: IMAGE
+    entrypoint: ["python3", "-c", "pass"]
+    healthcheck: {disable: true}
+    deploy: {restart_policy: {condition: none}}
+"""
+
+
+@ONLY
+def test_what_ends_as_its_file_has_it_is_no_failure(serving, swarm):
+    (serving.root / "once.yml").write_text(ONCE.replace("IMAGE", swarm.good))
+    last = serving.released(swarm.better, "--compose-file=once.yml")
+    assert last.endswith("with 2 of 2 tasks")
+    assert len(swarm.services()) == 3
+
+
+@ONLY
+def test_another_image_by_a_file_is_taken_back(serving, swarm):
+    text = f"{QUICK}    image: {swarm.good}\n"
+    (serving.root / "other.yml").write_text(text)
+    done = serving.release(swarm.better, "--compose-file=other.yml")
+    name = "flask-introduction_flask-introduction"
+    assert f"names another image for {name}, {swarm.good}: leave its" in done.line
+    assert swarm.serving(name) == [swarm.good] * 2
+    wait(lambda: swarm.serving(f"{name}-worker") == [swarm.good])
+
+
+@ONLY
+def test_what_never_gets_healthy_is_told_so(app, swarm):
+    check = '["python3", "-c", "raise SystemExit(1)"]'
+    never = swarm.push("never", f"HEALTHCHECK --start-period=1s CMD {check}")
+    (app.root / "short.yml").write_text(QUICK.replace("retries: 3", "start_period: 1s"))
+    done = app.release(never, "--compose-file=short.yml")
+    assert "ended with exit code 0: it was not healthy, or ended by itself" in (
+        done.error.replace("\n", " ")
+    )
+
+
+@ONLY
+def test_another_release_that_came_meanwhile_is_not_taken_back(app, swarm):
+    """The first one that ever was fails, and has made what the second one changed."""
+    name = "flask-introduction_flask-introduction"
+    (app.root / "slow.yml").write_text(QUICK.replace("interval: 1s", "interval: 60s"))
+    with app.begun(swarm.good, "--compose-file=slow.yml") as process:
+        assert any(" 0 of 2 tasks run" in line for line in process.stdout)
+        update = ("service", "update", "--detach", f"--image={swarm.better}")
+        swarm.engine.run(*update, "--no-resolve-image", "--health-interval=1s", name)
+        _, error = process.communicate()
+    assert process.returncode == 1
+    assert "which is not what was released" in error
+    wait(lambda: swarm.serving(name) == [swarm.better] * 2)
 
 
 @ONLY
