@@ -6,15 +6,18 @@ All nodes, the edge and the load share this machine's CPUs.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
+import statistics
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench.measure import Row, require, table
+from bench.measure import Row, interleaved, require, table
 from tests.scale import proof
+from tests.scale.cluster import wait
 from tests.scale.images import CADDY, HAPROXY, NGINX, Edge
 from tests.scale.proof import Proof
 
@@ -23,6 +26,7 @@ DRAINS = (0, 5, 15)
 ENOUGH = 5000
 """Requests at least, for each cell of the table."""
 REPLICAS = (1, 2, 4)
+ROUNDS = 3
 SECONDS = 8
 """Of a run of wrk."""
 CONNECTIONS = 16
@@ -116,17 +120,15 @@ def updates(made: Proof, found: tuple[Case, ...]) -> Iterator[Row]:
 def throughput(made: Proof) -> Iterator[Row]:
     """Requests a second by the number of replicas, through the edge of one node."""
     made.deploy("1")
-    rates = {}
     try:
         made.wait_running(3, "1")
-        for count in REPLICAS:
-            scale = ("service", "scale", "--detach", f"{proof.SERVICE}={count}")
-            made.cluster.run(*scale)
-            made.wait_running(count)
-            made.wait_answers()
-            rates[count] = _wrk(made)
+        found = interleaved(
+            {str(count): functools.partial(_rate, made, count) for count in REPLICAS},
+            ROUNDS,
+        )
     finally:
         made.remove()
+    rates = {count: statistics.median(found[str(count)]) for count in REPLICAS}
     first = rates[REPLICAS[0]]
     for count, rate in rates.items():
         yield Row(
@@ -135,6 +137,15 @@ def throughput(made: Proof) -> Iterator[Row]:
             f"1 replica: {first:.0f}",
             f"{rate / first:.2f}",
         )
+
+
+def _rate(made: Proof, count: int) -> float:
+    """Requests a second with so many replicas, the earlier ones gone."""
+    made.cluster.run("service", "scale", "--detach", f"{proof.SERVICE}={count}")
+    made.wait_running(count)
+    wait(lambda: made.containers() == count)
+    made.wait_answers()
+    return _wrk(made)
 
 
 def _wrk(made: Proof) -> float:
