@@ -388,6 +388,8 @@ def test_without_variables_no_secret_is_asked_for(plain):
     assert "envFrom" not in only(found)
     assert "--secrets" not in text(plain, SERVED_DRAIN_DELAY="5")
     assert "--secrets" in text(plain, TOKEN="x")
+    service = workload.workloads(plain, IMAGE, {"SERVED_DRAIN_DELAY": "5"})[0]
+    assert not kubernetes.has_secrets(service)
 
 
 DOTENV = """

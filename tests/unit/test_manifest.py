@@ -196,3 +196,30 @@ def test_what_cannot_be_written_whole_is_one_line(root):
     assert answer.stderr == (
         "manifest: cannot write to stdout: No space left on device\n"
     )
+
+
+def test_secrets_are_for_a_pipe_and_need_no_image(manifest, root):
+    answer = manifest("kubernetes", "--secrets", "--env", "TOKEN=hunter2")
+    assert read(answer)["data"] == {"TOKEN": "aHVudGVyMg=="}
+    assert "docker secret create" in refused(manifest("swarm", "--secrets"))
+    nothing = refused(manifest("kubernetes", "--secrets"))
+    assert "nothing that a Secret would hold" in nothing
+
+
+def test_secrets_are_not_shown_on_a_terminal(root):
+    terminal, side = os.openpty()
+    command = (sys.executable, "-m", "containerize", "manifest", "kubernetes")
+    answer = subprocess.run(
+        [*command, "--secrets", "--env", "TOKEN=hunter2"],
+        cwd=root,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdin=subprocess.DEVNULL,
+        stdout=side,
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    os.close(side)
+    os.close(terminal)
+    assert answer.returncode == 1
+    [line] = answer.stderr.decode().splitlines()
+    assert line.endswith("--secrets writes values: add `| kubectl apply -f -`")
