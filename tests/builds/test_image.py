@@ -242,7 +242,7 @@ def test_what_a_swarm_or_a_pod_runs_is_left_alone(built, using, clone, kept):
         assert said[0] == f"removed   1 container: {own}"
         assert re.fullmatch(
             f"kept      1 image: .*{other.image}:a, which a Swarm or a pod runs",
-            said[1],
+            said[-1],
         )
         using.run("container", "inspect", theirs)
     finally:
