@@ -539,6 +539,7 @@ def up(
     using = s.ensure_engine()
     lock_what_is_missing(s.settings)
     found = fetch_or_relock(s.settings)
+    s.warn_of_packed(env_file)
     # With the settings alone: what the flags say of a container changes no image.
     if not building.is_current(s.settings, using, reference):
         describe(building.build(s.settings, using, collected=found, on_line=say))
@@ -599,6 +600,7 @@ def dev(
     lock_what_is_missing(s.settings)
     if not building.carries(s.settings, using, reference):
         fetch_or_relock(s.settings)
+        s.warn_of_packed(env_file)
         describe(building.build(s.settings, using, on_line=say))
     if settings.commands:
         say(f"{', '.join(settings.commands)}: dev runs the app alone, not these")

@@ -185,6 +185,7 @@ def release(
         if verify:
             tasks.compare(s, [using], image)
     else:
+        s.warn_of_packed(env_file)
         images = built(s)
         if verify:
             tasks.compare(s, [using], str(images.archive))

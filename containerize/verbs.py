@@ -133,6 +133,20 @@ class Session:
         )
         return settings, variables.read(settings, env)
 
+    def warn_of_packed(self, env_file: str) -> None:
+        """Say if an image has the file of variables that a flag names.
+
+        The flags decide no image: the setting would leave it out.
+        """
+        from containerize.pack import selection
+
+        file = Path.cwd() / Path(env_file).expanduser()
+        if env_file and selection.packs(self.settings, file):
+            say(
+                f"warning   {env_file} gets into the image, as any file here: make it "
+                "the setting env-file, or name it in .gitignore or exclude"
+            )
+
     def each(self) -> list[Settings]:
         """The settings for each processor that there is an image for."""
         return self.settings.for_each()

@@ -166,6 +166,18 @@ def held_back(settings: Settings) -> Callable[[bytes], bool]:
     return held
 
 
+def packs(settings: Settings, file: Path) -> bool:
+    """Whether an image of these settings has a file, by whatever name or link."""
+    choice = _Choice(settings)
+    same = held_back(dataclasses.replace(settings, env_file=str(file)))
+
+    def takes(path: bytes) -> bool:
+        return same(path) and choice.takes(path)
+
+    extra = filter(same, choice.extra())
+    return bool(sources.read(settings.root, takes, list(extra)).files)
+
+
 def _identity(path: str | bytes, root: Path) -> tuple[int, int] | None:
     """What tells a file from all others; None if there is none."""
     try:

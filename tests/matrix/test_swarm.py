@@ -327,7 +327,9 @@ def test_data_stays_on_the_node_that_has_the_label(node, own, image):
         own, volumes=("shop-data:/srv/instance",), commands={}, secrets={}
     )
     stack = "data"
-    text = swarm.stack(workload.workloads(apart, image, {}))
+    value = "{{.Service.Name}} {{{"  # which Swarm would take for a template
+    loads = workload.workloads(apart, image, {"VALUE": value})
+    text = swarm.stack(loads, values=True)
     node.engine.run("stack", "deploy", "--compose-file=-", stack, input=text.encode())
     form = ("service", "ps", "--no-trunc", "--format={{.CurrentState}} {{.Error}}")
     deadline = time.monotonic() + 60
@@ -346,6 +348,8 @@ def test_data_stays_on_the_node_that_has_the_label(node, own, image):
     [task] = node.engine.listing("ps", f"--filter={label}", "--format={{.ID}}")
     mounted = "import json, os; print(json.dumps(os.path.ismount('/srv/instance')))"
     assert inside(node, task, mounted)
+    given = "import json, os; print(json.dumps(os.environ['VALUE']))"
+    assert inside(node, task, given) == value
     node.engine.run("stack", "rm", stack)
 
 

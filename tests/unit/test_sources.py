@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import settings as given_settings
 from hypothesis import strategies as st
 
-from containerize import build, settings, tasks
+from containerize import build, settings, tasks, verbs
 from containerize.errors import Problem
 from containerize.image import record
 from containerize.image.canonical import ImageDigests
@@ -433,6 +433,22 @@ def test_no_file_of_variables_is_packed(tmp_path):
         assert [f.path for f in found.files] == ["config/other.txt", "main.py"]
         assert {"config/settings.txt", "prod.env"} <= set(found.left_out)
     assert "config/settings.txt" in [f.path for f in app(root).files]
+
+
+def test_a_file_of_variables_that_a_flag_names_is_told_if_it_is_packed(
+    tmp_path, monkeypatch, capsys
+):
+    names = ("main.py", "prod.cfg", ".env", "with.env", "config/x", "y")
+    root = repository(tmp_path, dict.fromkeys(names, ""))
+    (root / "link").symlink_to("prod.cfg")
+    monkeypatch.chdir(root / "config")
+    own = {"env_file": "config/x", "exclude": ("y",)}
+    session = verbs.Session()
+    session.settings = dataclasses.replace(settings.load(root, {}), **own)
+    for name in ("../prod.cfg", f"{root}/link", "../.env", "../with.env", "x", "../y"):
+        session.warn_of_packed(name)
+    told = [line.split()[1] for line in capsys.readouterr().out.splitlines()]
+    assert told == ["../prod.cfg", f"{root}/link"]
 
 
 def test_no_secret_is_packed_by_whatever_name(tmp_path):
