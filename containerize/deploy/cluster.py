@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from containerize.engines.engine import Engine
+from containerize.engines.engine import SILENT, Engine
 from containerize.errors import Problem
 from containerize.image.archive import printable
 from containerize.settings import ARCHITECTURES, Settings
@@ -23,6 +23,11 @@ UNDER_WAY = ("updating", "rollback_started")
 
 PAUSE = 0.5
 """Seconds between two looks at what changes."""
+
+_ELECTION = 30
+"""Seconds that the managers have to choose a leader anew."""
+
+_LEADERLESS = re.compile(r"rpc error|deadline exceeded|\bleader\b", re.IGNORECASE)
 
 ENDED = ("complete", "failed", "rejected", "orphaned")
 """States of a task that has ended by itself, or never began."""
@@ -174,6 +179,24 @@ class Patience:
             raise Problem(f"no node can have it: {printable(task.error)}")
 
 
+class Unanswered(Problem):
+    """The Swarm does not say how it is."""
+
+
+def ask(engine: Engine, *words: str) -> str:
+    """The answer to a question, asked again while the Swarm has no leader; of what has
+    gone, nothing. Raises Unanswered."""
+    end = time.monotonic() + _ELECTION
+    while True:
+        answer = engine.run(*words, check=False, echo=False)
+        if not answer.returncode or re.search("no such", answer.stderr, re.IGNORECASE):
+            return answer.stdout
+        if not _LEADERLESS.search(answer.stderr) or time.monotonic() > end:
+            said = answer.stderr.strip() or SILENT
+            raise Unanswered(str(engine.problem(words, said)))
+        time.sleep(PAUSE)
+
+
 def see_manager(engine: Engine) -> None:
     """A Problem if the engine is no manager of a Swarm that works."""
     if engine.kind != "docker":
@@ -203,7 +226,7 @@ def see_manager(engine: Engine) -> None:
 
 def nodes(engine: Engine) -> list[Node]:
     """All nodes of the Swarm."""
-    found = _inspected(engine, "node", engine.listing("node", "ls", "--quiet"))
+    found = _inspected(engine, "node", ask(engine, "node", "ls", "--quiet").split())
     hosts = collections.Counter(str(one["Description"]["Hostname"]) for one in found)
     return [node(one, hosts) for one in found]
 
@@ -222,16 +245,10 @@ def node(found: Mapping[str, Any], hosts: Mapping[str, int]) -> Node:
     )
 
 
-def here(engine: Engine) -> str:
-    """The ID of the node that the engine is."""
-    form = ("info", "--format", "{{.Swarm.NodeID}}")
-    return engine.run(*form, echo=False).stdout.strip()
-
-
 def services(engine: Engine, stack: str = "") -> dict[str, Service]:
     """The services by name: all, or those of a stack."""
     of_stack = [f"--filter=label={STACK}={stack}"] if stack else []
-    listed = engine.listing("service", "ls", "--quiet", *of_stack)
+    listed = ask(engine, "service", "ls", "--quiet", *of_stack).split()
     found = map(service, _inspected(engine, "service", listed))
     return {one.name: one for one in found}
 
@@ -257,8 +274,7 @@ def tasks(engine: Engine, service: str, *, current: bool = False) -> list[Task]:
     # What `docker service update` itself asks for while it waits.
     chosen = ["--filter=_up-to-date=true"] if current else []
     words = ("service", "ps", "--quiet", "--no-trunc", *chosen, service)
-    # One without tasks, or that is gone, has none.
-    listed = engine.run(*words, check=False, echo=False).stdout.split()
+    listed = ask(engine, *words).split()
     return [_task(one) for one in _inspected(engine, "task", listed)]
 
 
@@ -277,7 +293,7 @@ def _task(found: Mapping[str, Any]) -> Task:
 
 def secrets(engine: Engine) -> set[str]:
     """The names of the Swarm's secrets."""
-    return {*engine.listing("secret", "ls", "--format={{.Name}}")}
+    return {*ask(engine, "secret", "ls", "--format={{.Name}}").split()}
 
 
 def networks(engine: Engine) -> dict[str, str]:
@@ -300,7 +316,4 @@ def _inspected(engine: Engine, kind: str, names: Sequence[str]) -> list[dict[str
     """What the Swarm knows of each; of what has gone meanwhile, nothing."""
     if not names:
         return []
-    answer = engine.run("inspect", f"--type={kind}", *names, check=False, echo=False)
-    if answer.returncode and not re.search("no such", answer.stderr, re.IGNORECASE):
-        raise engine.problem(("inspect",), answer.stderr)
-    return list(json.loads(answer.stdout or "[]"))
+    return list(json.loads(ask(engine, "inspect", f"--type={kind}", *names) or "[]"))

@@ -278,9 +278,8 @@ def _once(
 def _remove(engine: Engine, label: str) -> None:
     """Remove the services with a label, one that a client just asked for as well."""
     for _ in range(3):
-        if found := engine.listing(
-            "service", "ls", "--quiet", f"--filter=label={label}"
-        ):
+        words = ("service", "ls", "--quiet", f"--filter=label={label}")
+        if found := cluster.ask(engine, *words).split():
             engine.run("service", "rm", *found, check=False, echo=False)
             return
         time.sleep(0.2)

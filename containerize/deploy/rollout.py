@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from containerize.deploy import cluster, swarm
-from containerize.deploy.cluster import Service, Task
+from containerize.deploy.cluster import Service, Task, Unanswered
 from containerize.deploy.release import Stack
 from containerize.deploy.workload import Workload
 from containerize.engines import container
@@ -54,12 +54,12 @@ def deploy(
             _see_images(stack, workloads, made)
             _wait(stack, before, known)
             serving = _seen(stack, workloads)
-        except _Paused:
+        except (_Paused, Unanswered):
             raise
         except Problem as problem:
             said = _taken_back(stack, workloads, before, made, problem, fresh=fresh)
             raise Problem(said) from None
-    except (KeyboardInterrupt, SystemExit):
+    except (KeyboardInterrupt, SystemExit, Unanswered):
         stack.tell(
             f"Swarm goes on by itself: `docker stack ps {stack.name}` shows it, "
             f"`docker {back}` takes it back"

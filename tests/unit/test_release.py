@@ -7,6 +7,7 @@ from invoke import Config, Context, Exit
 
 from containerize.deploy import cluster, once, release
 from containerize.deploy.cluster import Node, Task
+from containerize.engines.engine import Engine
 from containerize.errors import Problem
 from containerize.tasks import namespace
 
@@ -155,6 +156,56 @@ def test_what_a_service_is_to_run():
     ]
     published = service(EndpointSpec={"Ports": ports})
     assert published.ports == {(80, "tcp"), (53, "udp")}
+
+
+@pytest.mark.parametrize(
+    ("state", "policy", "mode", "content"),
+    [
+        ("running", None, "Replicated", True),
+        ("complete", None, "Replicated", False),
+        ("complete", "any", "Replicated", False),
+        ("complete", "on-failure", "Replicated", True),
+        ("complete", "none", "Replicated", True),
+        ("failed", "none", "Replicated", False),
+        ("complete", None, "ReplicatedJob", True),
+    ],
+)
+def test_what_may_end(state, policy, mode, content):
+    template = {"ContainerSpec": {"Image": IMAGE}}
+    if policy:
+        template["RestartPolicy"] = {"Condition": policy}
+    found = service(TaskTemplate=template, Mode={mode: {}})
+    task = Task(
+        identity="a", node="b", image=IMAGE, state=state, wanted="running", error="",
+        code=0,
+    )  # fmt: skip
+    assert found.content(task) is content
+
+
+def engine(path, script):
+    """An engine's command that is a shell's script."""
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return Engine("docker", (str(path),))
+
+
+# As a manager of Docker 20.10 says it while the others choose.
+ELECTION = "Error response from daemon: rpc error: code = Unknown desc = The swarm does"
+
+
+def test_a_swarm_without_a_leader_is_asked_again(tmp_path):
+    mark = tmp_path / "asked"
+    script = f"[ -e {mark} ] && echo one two && exit; touch {mark}; echo '{ELECTION}"
+    asked = engine(tmp_path / "docker", f"{script} not have a leader' >&2; exit 1")
+    assert cluster.ask(asked, "service", "ls").split() == ["one", "two"]
+
+
+def test_what_has_gone_is_nothing_and_what_fails_is_told(tmp_path):
+    gone = engine(tmp_path / "gone", "echo 'Error: no such service: a' >&2; exit 1")
+    assert cluster.ask(gone, "service", "ps", "a") == ""
+    broken = engine(tmp_path / "broken", "echo 'Error: it is odd' >&2; exit 1")
+    with pytest.raises(cluster.Unanswered, match="it is odd"):
+        cluster.ask(broken, "service", "ls")
 
 
 # --- The verb ----------------------------------------------------------------------
