@@ -134,10 +134,12 @@ class Load:
             for number in range(clients)
         ]
         end = asyncio.create_task(asyncio.to_thread(sys.stdin.read))
-        while not end.done():
-            await asyncio.wait([end], timeout=0.2)
-            print(self.sent.total(), flush=True)
-        self.ended.set()
+        try:
+            while not end.done():
+                await asyncio.wait([end], timeout=0.2)
+                print(self.sent.total(), flush=True)
+        finally:  # also if nobody reads any more
+            self.ended.set()
         await asyncio.gather(*running)
         found = {
             "sent": self.sent, "lost": self.lost, "counted": self.counted,

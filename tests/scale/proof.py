@@ -21,7 +21,7 @@ from containerize.settings import Settings
 from tests.conftest import ROOT
 from tests.matrix.releases import BOOKWORM
 from tests.scale import images
-from tests.scale.cluster import Cluster, Node, cluster, wait
+from tests.scale.cluster import WITH_THIS, Cluster, Node, cluster, wait
 from tests.scale.images import EDGES, HAPROXY, Edge, Project
 
 PORT = 8000
@@ -103,7 +103,10 @@ class Load:
         self.sent = 0
         self._last = ""
         self._process = subprocess.Popen(
-            [sys.executable, script, address, str(rate), str(clients), name],
+            [
+                *(*WITH_THIS, sys.executable, script),
+                *(address, str(rate), str(clients), name),
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
