@@ -156,7 +156,10 @@ def test_every_engine_gives_these_layers(made, built):
     assert config["config"]["WorkingDir"] == "/last"
     assert [
         line.partition(": ")[2].partition(": ")[2] for line in digests.warnings
-    ] == ["/a runs as its owner or group (setuid or setgid)"]
+    ] == [
+        "/a runs as its owner or group (setuid or setgid)",
+        "/cap has capabilities of its own",
+    ]
 
 
 def test_an_archive_can_be_loaded_saved_and_is_still_the_same(
