@@ -146,11 +146,9 @@ class Task:
     @property
     def end(self) -> str:
         """How it ended, in words."""
-        if self.code and "non-zero exit" in self.error:
-            unhealthy = "unhealthy" in self.error
-            how = ": it was not healthy" if unhealthy else ""
-            return f"ended with exit code {self.code}{how}"
-        if self.error:
+        if "unhealthy" in self.error:
+            return f"ended with exit code {self.code}: it was not healthy"
+        if self.error and not (self.code and "non-zero exit" in self.error):
             return f"did not start: {printable(self.error)}"
         return f"ended with exit code {self.code}"
 

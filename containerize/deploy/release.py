@@ -113,8 +113,8 @@ def check(
         )
     _see_network(stack)
     _see_port(stack, found)
-    _see_volumes(workloads[0], nodes)
     _see_files(stack, workloads)
+    _see_volumes(workloads[0], nodes)
     return standing
 
 

@@ -222,7 +222,8 @@ def swarm(request, repository, unpacked):
         app = App(table(top / "app"), made)
         made.outside = app.release(f"{name}@sha256:{'0' * 64}")
         engine.run("swarm", "init", "--advertise-addr=127.0.0.1")
-        stack.callback(engine.run, "swarm", "leave", "--force")
+        # What that leaves undone ends with the daemon.
+        stack.callback(engine.run, "swarm", "leave", "--force", check=False)
         load(repository, engine, built)
         # A record of the push goes where no other's is.
         apart = dataclasses.replace(repository, root=top)
@@ -538,9 +539,8 @@ def test_what_never_gets_healthy_is_told_so(app, swarm):
     never = swarm.push("never", f"HEALTHCHECK --start-period=1s CMD {check}")
     (app.root / "short.yml").write_text(QUICK.replace("retries: 3", "start_period: 1s"))
     done = app.release(never, "--compose-file=short.yml")
-    assert "ended with exit code 0: it was not healthy, or ended by itself" in (
-        done.error.replace("\n", " ")
-    )
+    # Swarm says why, unless the task has ended before it could.
+    assert "ended with exit code 0: it was not healthy" in done.error, done.error
 
 
 @ONLY
