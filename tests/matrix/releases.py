@@ -229,12 +229,17 @@ def _end(daemon: subprocess.Popen[bytes]) -> None:
 
 
 @contextlib.contextmanager
-def own_network() -> Iterator[None]:
-    """This thread, and all that it starts, where there is loopback alone."""
+def own_network(unpacked: Path) -> Iterator[None]:
+    """This thread, and all that it starts, where there is loopback alone.
+
+    What brings that up is the release's.
+    """
     libc = ctypes.CDLL(None, use_errno=True)
     before = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
     try:
         assert libc.unshare(_CLONE_NEWNET) == 0, os.strerror(ctypes.get_errno())
+        up = within(unpacked, "ip", "link", "set", "lo", "up")
+        subprocess.run(up, check=True)
         yield
     finally:
         assert libc.setns(before, _CLONE_NEWNET) == 0

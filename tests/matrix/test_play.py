@@ -343,9 +343,7 @@ print(json.dumps({
 def player(request, apps, unpacked):
     usr = unpacked[request.param]
     with contextlib.ExitStack() as stack:
-        stack.enter_context(releases.own_network())
-        up = releases.within(usr, "ip", "link", "set", "lo", "up")
-        subprocess.run(up, check=True)
+        stack.enter_context(releases.own_network(usr))
         scratch = tempfile.TemporaryDirectory(prefix="engines-")
         top = Path(stack.enter_context(scratch))
         engine = releases.podman(usr, top)

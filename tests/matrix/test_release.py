@@ -204,9 +204,7 @@ def table(path, **settings):
 def swarm(request, repository, unpacked):
     usr = unpacked[request.param]
     with contextlib.ExitStack() as stack:
-        stack.enter_context(releases.own_network())
-        up = releases.within(usr, "ip", "link", "set", "lo", "up")
-        subprocess.run(up, check=True)
+        stack.enter_context(releases.own_network(usr))
         scratch = tempfile.TemporaryDirectory(prefix="engines-")
         top = Path(stack.enter_context(scratch))
         (top / "builds").mkdir()

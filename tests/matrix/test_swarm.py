@@ -55,9 +55,7 @@ class Node:
 def node(repository, unpacked):
     usr = unpacked[BOOKWORM]
     with contextlib.ExitStack() as stack:
-        stack.enter_context(releases.own_network())
-        up = releases.within(usr, "ip", "link", "set", "lo", "up")
-        subprocess.run(up, check=True)
+        stack.enter_context(releases.own_network(usr))
         scratch = tempfile.TemporaryDirectory(prefix="engines-")
         top = Path(stack.enter_context(scratch))
         builds = top / "builds"

@@ -238,9 +238,8 @@ class Cluster:
 def cluster(usr: Path, count: int = 3) -> Iterator[Cluster]:
     """A Swarm of so many nodes on the /usr of a release, and this thread beside it."""
     with contextlib.ExitStack() as stack:
-        stack.enter_context(releases.own_network())
+        stack.enter_context(releases.own_network(usr))
         for words in (
-            ("link", "set", "lo", "up"),
             ("link", "add", "switch", "type", "bridge"),
             ("address", "add", f"{HERE}/24", "dev", "switch"),
             ("link", "set", "switch", "up"),

@@ -13,10 +13,15 @@ from kubernetes_validate import utils as schemas
 
 from containerize import confinement
 from containerize.deploy import kubernetes, workload
-from containerize.engines import container, variables
+from containerize.engines import variables
 from containerize.errors import Problem
 from containerize.settings import Settings
-from tests.unit.test_stack import NAMES, OTHERWISE, changed, said_to_an_engine
+from tests.unit.test_stack import (
+    NAMES,
+    OTHERWISE,
+    said_to_an_engine,
+    said_where,
+)
 
 IMAGE = f"registry.example/team/shop@sha256:{'a' * 64}"
 OTHER = f"registry.example/team/shop@sha256:{'b' * 64}"
@@ -203,26 +208,9 @@ def test_a_cluster_is_told_what_an_engine_is_told(tmp_path_factory, **values):
 
 def test_each_setting_of_a_container_is_said_to_both(tmp_path):
     own = Settings(root=tmp_path, image="shop", secrets={"db": "db"})
-
-    def to_an_engine(each):
-        launch = container.Launch(
-            settings=each, reference=each.reference(), name=each.container_name,
-            port=each.port,
-        )  # fmt: skip
-        return launch.command(), said_to_an_engine(each)
-
-    def to_a_cluster(each):
-        return objects(each, SERVED_PORT=str(each.container_port))
-
-    found = {}
-    for field in dataclasses.fields(Settings):
-        other = changed(own, field.name)
-        ways = (to_an_engine, to_a_cluster)
-        found[field.name] = tuple(way(own) != way(other) for way in ways)
-    said = {
-        which: {name for name, each in found.items() if each == which}
-        for which in ((True, True), (True, False), (False, True))
-    }
+    said = said_where(
+        own, lambda each: objects(each, SERVED_PORT=str(each.container_port))
+    )
     assert said[True, True] == {
         *("image", "container_port", "memory", "stop_timeout"),
         *("volumes", "secrets", "commands"),

@@ -158,8 +158,8 @@ def changed(own, field):
     return dataclasses.replace(own, **{field: other})
 
 
-def test_each_setting_of_a_container_is_said_to_both(tmp_path):
-    own = Settings(root=tmp_path, image="shop", ingress_port=80, secrets={"db": "db"})
+def said_where(own, to_the_other):
+    """The settings by whether an engine, and an orchestrator, get another word."""
 
     def to_an_engine(each):
         launch = container.Launch(
@@ -168,18 +168,22 @@ def test_each_setting_of_a_container_is_said_to_both(tmp_path):
         )  # fmt: skip
         return launch.command(), said_to_an_engine(each)
 
-    def to_a_swarm(each):
-        return stack(each, SERVED_PORT=str(each.container_port))
-
     found = {}
     for field in dataclasses.fields(Settings):
         other = changed(own, field.name)
-        ways = (to_an_engine, to_a_swarm)
+        ways = (to_an_engine, to_the_other)
         found[field.name] = tuple(way(own) != way(other) for way in ways)
-    said = {
+    return {
         which: {name for name, each in found.items() if each == which}
         for which in ((True, True), (True, False), (False, True))
     }
+
+
+def test_each_setting_of_a_container_is_said_to_both(tmp_path):
+    own = Settings(root=tmp_path, image="shop", ingress_port=80, secrets={"db": "db"})
+    said = said_where(
+        own, lambda each: stack(each, SERVED_PORT=str(each.container_port))
+    )
     assert said[True, True] == {
         *("image", "container_port", "memory", "pids", "stop_timeout"),
         *("volumes", "network", "secrets", "commands"),
