@@ -29,7 +29,7 @@ from containerize.image.canonical import ImageDigests
 from containerize.init import marks
 from containerize.lock import locks
 from containerize.pack import compile_modules, layers, selection
-from containerize.settings import ARCHITECTURES, Settings, check_tag
+from containerize.settings import ARCHITECTURES, PROJECT, Settings, check_tag
 
 WAITS = "waiting for another build of this checkout"
 
@@ -645,9 +645,10 @@ def _name_loaded(engine: Engine, digests: ImageDigests, names: Sequence[str]) ->
 
 def labels(settings: Settings, sources: Mapping[str, str]) -> dict[str, str]:
     """The image's labels: its project, and the SHA-256 of the locks it comes from."""
-    name, _, value = settings.label.partition("=")
     locks = record.locks(settings)
-    return {name: value} | {f"containerize.{lock}": sources[lock] for lock in locks}
+    return {PROJECT: settings.image} | {
+        f"containerize.{lock}": sources[lock] for lock in locks
+    }
 
 
 def is_current(settings: Settings, engine: Engine, name: str) -> bool:

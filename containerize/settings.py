@@ -15,6 +15,8 @@ from containerize.errors import Problem
 
 TABLE = "tool.containerize"
 PREFIX = "CONTAINERIZE_"
+PROJECT = "containerize.project"
+"""The key of the label by which what is a project's is found."""
 
 # The OCI image specification's names for the machines that `uname -m` names.
 ARCHITECTURES = {
@@ -248,7 +250,7 @@ class Settings:
     @property
     def label(self) -> str:
         """The label on every image, container and network of this project."""
-        return f"containerize.project={self.image}"
+        return f"{PROJECT}={self.image}"
 
     def reference(self, tag: str | None = None) -> str:
         """`IMAGE:TAG` for a tag, by default the first of `tags`."""

@@ -13,7 +13,7 @@ from typing import Any
 from containerize.engines.engine import SILENT, Engine
 from containerize.errors import Problem
 from containerize.image.archive import printable
-from containerize.settings import ARCHITECTURES, Settings
+from containerize.settings import ARCHITECTURES, PROJECT, Settings
 
 STACK = "com.docker.stack.namespace"
 """Label of a service: the stack that it is of."""
@@ -202,7 +202,8 @@ def see_manager(engine: Engine) -> None:
             "a release goes through Docker Swarm, and the engine is Podman: name a "
             "manager's Docker (--engine docker, DOCKER_HOST, `docker context use`)"
         )
-    found = _json(engine, "info", "--format", "{{json .Swarm}}")
+    form = ("info", "--format", "{{json .Swarm}}")
+    found = json.loads(engine.run(*form, echo=False).stdout) or {}
     state = str(found.get("LocalNodeState") or "inactive")
     if state == "locked":
         raise Problem("this manager is locked: `docker swarm unlock` opens it")
@@ -230,6 +231,7 @@ def nodes(engine: Engine) -> list[Node]:
 
 
 def node(found: Mapping[str, Any], hosts: Mapping[str, int]) -> Node:
+    """A node as Docker inspects it; `hosts` counts the nodes with each host name."""
     host = str(found["Description"]["Hostname"])
     machine = str(found["Description"]["Platform"]["Architecture"])
     identity = str(found["ID"])
@@ -252,6 +254,7 @@ def services(engine: Engine, stack: str = "") -> dict[str, Service]:
 
 
 def service(found: Mapping[str, Any]) -> Service:
+    """A service as Docker inspects it."""
     spec, update = found["Spec"], found.get("UpdateStatus") or {}
     return Service(
         identity=str(found["ID"]),
@@ -302,12 +305,7 @@ def networks(engine: Engine) -> dict[str, str]:
 
 def ours(settings: Settings, service: Service) -> bool:
     """Whether a service is this project's, by its label."""
-    key, _, value = settings.label.partition("=")
-    return service.labels.get(key) == value
-
-
-def _json(engine: Engine, *words: str) -> dict[str, Any]:
-    return dict(json.loads(engine.run(*words, echo=False).stdout) or {})
+    return service.labels.get(PROJECT) == settings.image
 
 
 def _inspected(engine: Engine, kind: str, names: Sequence[str]) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from containerize.deploy.workload import Workload
+from containerize.deploy.workload import ALONE, Workload
 from containerize.deploy.yaml import Note, written
 from containerize.engines import volumes
 from containerize.engines.volumes import Mount
@@ -42,7 +42,6 @@ Its Secrets come first. If a value changes, make them again and restart the pods
   kubectl rollout restart deployment --selector {project}
 `kubectl create secret --from-env-file` takes quotes and ${{NAME}} for a value's own."""
 _SIZE = "No setting says how much: say it in a kustomization."
-_ALONE = "Never two at a time: one ends before the next starts."
 _STOP = "Longer than the service takes, which the drain delay is a part of."
 _STOP_COMMAND = "As under `run`: the setting stop-timeout."
 _NODE = "A volume is on one node at a time, and so is all that mounts it."
@@ -84,7 +83,7 @@ def secrets(workloads: Sequence[Workload]) -> str:
     service = workloads[0]
     variables = {
         name: _encoded(value, f"the variable {name}")
-        for name, value in sorted(_variables(service).items())
+        for name, value in sorted(service.theirs.items())
     }
     files = {each.name: _read(each) for each in volumes.secrets(service.settings)}
     found = [
@@ -113,7 +112,7 @@ def name(workload: Workload) -> str:
 
 def has_secrets(service: Workload) -> bool:
     """Whether the manifests name Secrets: those that `secrets` writes."""
-    return bool(_variables(service) or service.settings.secrets)
+    return bool(service.theirs or service.settings.secrets)
 
 
 def _documents(objects: Sequence[Object]) -> str:
@@ -160,7 +159,7 @@ def _deployment(workload: Workload) -> Object:
 
 def _strategy(workload: Workload) -> Object:
     if workload.alone:
-        return {Note(_ALONE): None, "strategy": {"type": "Recreate"}}
+        return {Note(ALONE): None, "strategy": {"type": "Recreate"}}
     gradual = {"maxSurge": 1, "maxUnavailable": 0}
     return {"strategy": {"type": "RollingUpdate", "rollingUpdate": gradual}}
 
@@ -229,7 +228,7 @@ def _unexpanded(word: str) -> str:
 def _given(workload: Workload) -> Object:
     """The variables of a container: the user's by reference, ours over them."""
     found: Object = {}
-    if _variables(workload):
+    if workload.theirs:
         reference = {"name": _environment(workload), "optional": False}
         found["envFrom"] = [{"secretRef": reference}]
     if workload.own:
@@ -286,7 +285,7 @@ def _placement(workload: Workload) -> Object:
     settings = workload.settings
     if settings.volumes and settings.commands:
         term = {
-            "labelSelector": {"matchLabels": _project(workload)},
+            "labelSelector": {"matchLabels": workload.labels},
             "topologyKey": "kubernetes.io/hostname",
         }
         required = {"requiredDuringSchedulingIgnoredDuringExecution": [term]}
@@ -410,14 +409,9 @@ def _part(path: str) -> str:
 
 def _named(workload: Workload) -> list[Mount]:
     """What it mounts. Raises Problem for a directory, and for names that become one."""
-    found = list(volumes.mounts(workload.settings))
+    found = list(workload.mounts("pods"))
     sources: dict[str, str] = {}
     for mount in found:
-        if not mount.named:
-            raise Problem(
-                f"{mount.source} is a directory of this machine, and pods run on "
-                f"others: mount a volume, NAME:{mount.path}, or leave it out"
-            )
         other = sources.setdefault(_claim(mount), mount.source)
         if other != mount.source:
             raise Problem(
@@ -453,11 +447,6 @@ def _encoded(text: str, what: str) -> bytes:
 # Names and sizes, as Kubernetes has them.
 
 
-def _variables(workload: Workload) -> dict[str, str]:
-    """The user's variables, without those that stand in the manifest."""
-    return {k: v for k, v in workload.environment.items() if k not in workload.own}
-
-
 def _environment(workload: Workload) -> str:
     return f"{_label(workload.settings.image, 'image')}-environment"
 
@@ -476,12 +465,7 @@ def _labels(workload: Workload) -> dict[str, str]:
     The project's label is as the settings have it. So of two images with one name in
     Kubernetes the second is refused, and does not take the place of the first.
     """
-    return {"app.kubernetes.io/name": name(workload), **_project(workload)}
-
-
-def _project(workload: Workload) -> dict[str, str]:
-    key, _, value = workload.settings.label.partition("=")
-    return {key: value}
+    return {"app.kubernetes.io/name": name(workload), **workload.labels}
 
 
 def _label(text: str, kind: str, *, beside: int = 0) -> str:

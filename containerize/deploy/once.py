@@ -104,6 +104,7 @@ _REASONS = (
 
 
 def reason(host: str, said: str) -> str:
+    """What a daemon that cannot pull from `host` has said, in words."""
     for pattern, meaning in _REASONS:
         if re.search(pattern, said, re.IGNORECASE):
             return meaning.format(host=host)
@@ -213,13 +214,12 @@ def _belongings(stack: Stack, workload: Workload) -> Iterator[str]:
 
 def _mounted(workload: Workload) -> Iterator[str]:
     """The options that give a service the volumes, where they are."""
-    key, _, value = workload.settings.label.partition("=")
     for mount in volumes.mounts(workload.settings):
         kept = ",readonly" if "ro" in mount.options.split(",") else ""
         path = swarm.literal(mount.path)
         place = f"type=volume,source={mount.source},target={path}{kept}"
         # One that is made by this is the project's.
-        yield f"--mount={place},volume-label={key}={value}"
+        yield f"--mount={place},volume-label={workload.settings.label}"
     if workload.settings.volumes:
         yield f"--constraint=node.labels.{swarm.label(workload)}==here"
 

@@ -14,7 +14,7 @@ from containerize.deploy.workload import Workload
 from containerize.engines.engine import Engine, ignore
 from containerize.errors import Problem, some
 from containerize.image.archive import printable
-from containerize.settings import Settings
+from containerize.settings import PROJECT, Settings
 
 _STACK = re.compile(r"[a-z0-9]+(?:[-_]+[a-z0-9]+)*")
 _LONGEST = 63
@@ -142,8 +142,9 @@ def see_nodes(nodes: Sequence[Node], architectures: Sequence[str]) -> None:
 def _see_stack(
     stack: Stack, workloads: Sequence[Workload], standing: Mapping[str, Service]
 ) -> None:
-    key, _, own = stack.settings.label.partition("=")
-    owners = {str(each.labels[key]) for each in standing.values() if key in each.labels}
+    own = stack.settings.image
+    labels = [each.labels for each in standing.values()]
+    owners = {str(each[PROJECT]) for each in labels if PROJECT in each}
     if standing and owners != {own}:
         others = ", ".join(sorted(map(printable, owners - {own})))
         whose = f"the project {others}" if others else "another"

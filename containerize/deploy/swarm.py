@@ -7,10 +7,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from containerize.deploy.workload import Workload
+from containerize.deploy.workload import ALONE, Workload
 from containerize.deploy.yaml import Note, written
 from containerize.engines import variables
-from containerize.engines.volumes import Mount, mounts
+from containerize.engines.volumes import Mount
 from containerize.errors import Problem
 from containerize.terminal import worded
 
@@ -48,7 +48,6 @@ _MESH = """\
 Each node takes connections at this port, for any task that is healthy: the mesh asks
 none whether it is ready, and knows no drain delay."""
 _UPDATE = "A new task serves before an old one stops; one that fails brings all back."
-_ALONE = "Never two at a time: one ends before the next starts."
 _BACK = "Back to what served before: nothing stops that."
 _SECRETS = "Made once, by hand: docker secret create NAME FILE"
 _OWNERS = "0400: for its user alone."
@@ -106,7 +105,7 @@ def label(workload: Workload) -> str:
 
 
 def _service(workload: Workload, values: bool) -> dict[str, Any]:
-    limits, settings = workload.confinement, workload.settings
+    limits = workload.confinement
     return {
         "image": workload.image,
         **_command(workload),
@@ -120,22 +119,22 @@ def _service(workload: Workload, values: bool) -> dict[str, Any]:
                 {"type": "tmpfs", "target": path, "tmpfs": {"size": size}}
                 for path, size in limits.temporary.items()
             ),
-            *map(_volume, mounts(settings)),
+            *map(_volume, workload.mounts("tasks")),
         ],
         **_environment(workload, values),
         **_secrets_of(workload),
         "healthcheck": _health(workload),
         "stop_grace_period": f"{workload.stop_seconds}s",
         **_ports(workload),
-        "labels": _labels(workload),
+        "labels": workload.labels,
         "deploy": {
             "replicas": workload.replicas,
             **_endpoint(workload),
-            "labels": _labels(workload),
+            "labels": workload.labels,
             "resources": {"limits": {"memory": limits.memory, "pids": limits.pids}},
             "placement": _placement(workload),
             "restart_policy": {"condition": "any", "delay": "5s"},
-            Note(_ALONE if workload.alone else _UPDATE): None,
+            Note(ALONE if workload.alone else _UPDATE): None,
             "update_config": _change(workload, failure_action="rollback"),
             Note(_BACK): None,
             "rollback_config": _change(workload, failure_action="continue"),
@@ -149,11 +148,6 @@ def _command(workload: Workload) -> dict[str, Any]:
         if workload.words
         else {}
     )
-
-
-def _labels(workload: Workload) -> dict[str, str]:
-    key, _, value = workload.settings.label.partition("=")
-    return {key: value}
 
 
 def _health(workload: Workload) -> dict[str, Any]:
@@ -211,8 +205,7 @@ def _ports(workload: Workload) -> dict[str, Any]:
 def _environment(workload: Workload, values: bool) -> dict[str, Any]:
     theirs = {
         name: _escaped(literal(value), name) if values else _reference(name, value)
-        for name, value in sorted(workload.environment.items())
-        if name not in workload.own
+        for name, value in sorted(workload.theirs.items())
     }
     found: dict[str, Any] = {}
     if theirs and not values:
@@ -272,12 +265,7 @@ def _network(workload: Workload) -> dict[str, Any]:
 
 
 def _volume(mount: Mount) -> dict[str, Any]:
-    """A volume in the long form. Raises Problem for a directory of this machine."""
-    if not mount.named:
-        raise Problem(
-            f"{mount.source} is a directory of this machine, and tasks run on others: "
-            f"mount a volume, NAME:{mount.path}, or leave it out"
-        )
+    """A volume in the long form. Raises Problem for an option that no stack has."""
     options = {each for each in mount.options.split(",") if each}
     # What SELinux and Podman have for directories says nothing of a volume here.
     if unknown := options - {"rw", "ro", "nocopy", "z", "Z", "U"}:
@@ -298,11 +286,11 @@ def _volume(mount: Mount) -> dict[str, Any]:
 
 def _volumes(workload: Workload) -> dict[str, Any]:
     """The volumes, by the names that they have under `run` too."""
-    names = sorted({mount.source for mount in mounts(workload.settings)})
+    names = sorted({mount.source for mount in workload.mounts("tasks")})
     if not names:
         return {}
     note = Note(_DATA.format(label=label(workload)))
-    labels = _labels(workload)
+    labels = workload.labels
     return {
         note: None,
         "volumes": {each: {"name": each, "labels": labels} for each in names},

@@ -10,14 +10,19 @@ from collections.abc import Mapping
 
 from containerize import confinement
 from containerize.confinement import Confinement
+from containerize.engines import volumes
+from containerize.engines.volumes import Mount
 from containerize.errors import Problem
 from containerize.publish import push, reference
 from containerize.publish.reference import Reference
-from containerize.settings import Settings
+from containerize.settings import PROJECT, Settings
 from served import settings as served
 
 GRACE_PERIOD, DRAIN_DELAY = "SERVED_GRACE_PERIOD", "SERVED_DRAIN_DELAY"
 """What the service in the image reads; see served/settings.py."""
+
+ALONE = "Never two at a time: one ends before the next starts."
+"""What a manifest says of a workload that is `alone`."""
 
 _MARGIN = 5
 """Seconds that a container has at least beyond what the service takes to stop."""
@@ -41,6 +46,30 @@ class Workload:
     stop_seconds: int
     """Seconds from the signal to stop to the kill, more than the service takes."""
     confinement: Confinement
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Those by which its project finds it."""
+        return {PROJECT: self.settings.image}
+
+    @property
+    def theirs(self) -> dict[str, str]:
+        """The user's variables that are not set by our `own`."""
+        return {k: v for k, v in self.environment.items() if k not in self.own}
+
+    def mounts(self, what: str) -> tuple[Mount, ...]:
+        """The volumes that it mounts; `what` it is made of, on other machines.
+
+        Raises Problem for a directory, which is of this machine alone.
+        """
+        found = volumes.mounts(self.settings)
+        for mount in found:
+            if not mount.named:
+                raise Problem(
+                    f"{mount.source} is a directory of this machine, and {what} run on "
+                    f"others: mount a volume, NAME:{mount.path}, or leave it out"
+                )
+        return found
 
     @property
     def serves(self) -> bool:

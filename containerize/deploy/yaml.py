@@ -1,4 +1,4 @@
-"""YAML with comments, written; what is read is JSON, or no business of ours."""
+"""YAML with comments, written; nothing here reads any."""
 
 from __future__ import annotations
 
@@ -58,6 +58,6 @@ def _scalar(value: Any) -> str:
     plain = isinstance(value, str) and _PLAIN.fullmatch(value)
     if plain and not _NOT_TEXT.fullmatch(value):
         return str(value)
-    # Of two escapes YAML makes no one character, as JSON does beyond U+FFFF.
+    # Beyond U+FFFF JSON escapes a character as two, which YAML reads as two.
     text = json.dumps(value, ensure_ascii=False)
     return _ESCAPED.sub(lambda match: f"\\u{ord(match[0]):04x}", text)

@@ -21,7 +21,7 @@ from containerize.confinement import Confinement
 from containerize.engines import variables, volumes
 from containerize.engines.engine import Engine, ignore
 from containerize.errors import Problem
-from containerize.settings import PREFIX, Settings
+from containerize.settings import PREFIX, PROJECT, Settings
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """The signals by which a user ends what runs."""
@@ -428,8 +428,7 @@ def inspected(
     status, _, keeper = words.partition("/")
     labels = json.loads(text) or {}
     keeper = keeper or labels.get(_TASK, "")
-    key, _, value = settings.label.partition("=")
-    ours = labels.get(key) == value and not keeper
+    ours = labels.get(PROJECT) == settings.image and not keeper
     return (status, labels) if ours else (None, {})
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from containerize.engines.engine import Engine, ignore
 from containerize.errors import Problem
-from containerize.settings import Settings, check_volume
+from containerize.settings import PROJECT, Settings, check_volume
 
 _ALONE = (
     "--network=none",
@@ -177,8 +177,7 @@ def _make(
     if answer.returncode:
         engine.run("volume", "create", f"--label={settings.label}", name)
         return
-    key, _, value = settings.label.partition("=")
-    if (json.loads(answer.stdout) or {}).get(key) != value:
+    if (json.loads(answer.stdout) or {}).get(PROJECT) != settings.image:
         on_line(f"volume {name} was there already, and not made for this project")
 
 

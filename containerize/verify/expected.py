@@ -12,7 +12,7 @@ from containerize.image import archive as images
 from containerize.image import canonical, layout, record
 from containerize.image.archive import printable
 from containerize.image.canonical import ImageDigests
-from containerize.settings import ARCHITECTURES, Settings
+from containerize.settings import ARCHITECTURES, PROJECT, Settings
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -191,10 +191,11 @@ def unfit(settings: Settings, platform: str) -> str:
 
 def check_project(settings: Settings, labels: Mapping[str, object], name: str) -> None:
     """A Problem if labels are not those of an image of this project."""
-    key, _, own = settings.label.partition("=")
-    found = labels.get(key)
+    found, own = labels.get(PROJECT), settings.image
     if found is None:
-        raise Problem(f"{name} is of an image that this tool has not made: no {key}")
+        raise Problem(
+            f"{name} is of an image that this tool has not made: no {PROJECT}"
+        )
     if found != own:
         raise Problem(
             f"{name} is of the project {printable(str(found))}, and this checkout is "

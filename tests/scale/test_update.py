@@ -15,6 +15,16 @@ WORDS = {
 """What a release says of each bad version, its last words among it."""
 
 
+def _lost_nothing(shop, load):
+    """Go on until it was enough; then see that both versions have answered it all."""
+    load.more(max(0, ENOUGH - load.sent))
+    result = load.end()
+    assert result.lost == ()
+    assert result.total >= ENOUGH
+    assert set(result.versions) == {"1", "2"}
+    shop.once(result)
+
+
 def test_an_update_and_its_way_back_lose_nothing(shop):
     with shop.load("update") as load:
         with shop.releasing("2") as release:
@@ -24,22 +34,12 @@ def test_an_update_and_its_way_back_lose_nothing(shop):
         assert digest in said.splitlines()[-1], said
         assert shop.cluster.update("shop_shop") == "completed"
         assert len(shop.running("2")) == 3
-        load.more(max(0, ENOUGH - load.sent))
-        result = load.end()
-    assert result.lost == ()
-    assert result.total >= ENOUGH
-    assert set(result.versions) == {"1", "2"}
-    shop.once(result)
+        _lost_nothing(shop, load)
     with shop.load("back") as load:
         shop.cluster.run("service", "rollback", "--detach", "shop_shop")
         assert shop.converge() == "rollback_completed"
         assert len(shop.running("1")) == 3
-        load.more(max(0, ENOUGH - load.sent))
-        result = load.end()
-    assert result.lost == ()
-    assert result.total >= ENOUGH
-    assert set(result.versions) == {"1", "2"}
-    shop.once(result)
+        _lost_nothing(shop, load)
 
 
 @pytest.mark.parametrize("version", BAD, ids=BAD.get)

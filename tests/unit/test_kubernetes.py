@@ -21,6 +21,7 @@ from tests.unit.test_stack import (
     OTHERWISE,
     said_to_an_engine,
     said_where,
+    shop,
 )
 
 IMAGE = f"registry.example/team/shop@sha256:{'a' * 64}"
@@ -32,13 +33,7 @@ SUPPORTED = MINORS[-3:]
 
 @pytest.fixture
 def project(tmp_path):
-    return Settings(
-        root=tmp_path,
-        image="shop",
-        volumes=("data:/data", "conf:/conf:ro"),
-        secrets={"db": "secrets/db"},
-        commands={"worker": "python3 -m shop.worker"},
-    )
+    return shop(tmp_path)
 
 
 @pytest.fixture

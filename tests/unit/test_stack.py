@@ -17,15 +17,20 @@ from containerize.settings import Settings
 IMAGE = f"registry.example/shop@sha256:{'a' * 64}"
 
 
-@pytest.fixture
-def project(tmp_path):
+def shop(root):
+    """A project with each kind of thing that a manifest names."""
     return Settings(
-        root=tmp_path,
+        root=root,
         image="shop",
         volumes=("data:/data", "conf:/conf:ro"),
         secrets={"db": "secrets/db"},
         commands={"worker": "python3 -m shop.worker"},
     )
+
+
+@pytest.fixture
+def project(tmp_path):
+    return shop(tmp_path)
 
 
 def text(given_settings, *, values=False, **environment):
