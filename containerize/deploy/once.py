@@ -9,12 +9,12 @@ import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from containerize import signals
 from containerize.deploy import cluster, swarm
 from containerize.deploy.cluster import Task
 from containerize.deploy.release import Stack
 from containerize.deploy.workload import Workload
 from containerize.engines import variables, volumes
-from containerize.engines.container import undisturbed
 from containerize.engines.engine import Engine
 from containerize.errors import Problem, some
 from containerize.image.archive import printable
@@ -271,7 +271,7 @@ def _once(
             raise engine.problem(("service",), answer.stderr)
         yield stack.once
     finally:
-        with undisturbed():
+        with signals.undisturbed():
             _remove(engine, f"{ONCE}={mark}")
 
 

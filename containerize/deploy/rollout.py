@@ -7,12 +7,13 @@ import dataclasses
 import time
 from collections.abc import Mapping, Sequence
 
+from containerize import signals
 from containerize.deploy import cluster, swarm
 from containerize.deploy.cluster import Service, Task, Unanswered
 from containerize.deploy.release import Stack
 from containerize.deploy.workload import Workload
 from containerize.engines import container
-from containerize.engines.container import LOG_LINES, signals_later, undisturbed
+from containerize.engines.container import LOG_LINES
 from containerize.engines.engine import SILENT
 from containerize.errors import Problem
 from containerize.image.archive import printable
@@ -44,26 +45,33 @@ def deploy(
     back = f"service rollback {stack.service(workloads[0])}"
     if not before:
         back = f"stack rm {stack.name}"
+    told = (
+        f"Swarm goes on by itself: `docker stack ps {stack.name}` shows it, "
+        f"`docker {back}` takes it back"
+    )
+    failed: Problem | None = None
     try:
-        with signals_later():  # else half of the stack could be deployed
-            answer = engine.run(*command, input=text.encode(), check=False, apart=True)
+        with signals.later():  # else half of the stack could be deployed
+            answer = engine.run(*command, input=text.encode(), check=False)
             made = cluster.services(engine, stack.name)
-        try:
             if answer.returncode:
-                raise engine.problem(command, answer.stderr.strip() or SILENT)
+                failed = engine.problem(command, answer.stderr.strip() or SILENT)
+                told = f"what a part of it changed is taken back; {failed}"
+                gone = _take_back(stack, before, made, fresh=fresh)
+        try:
+            if failed:
+                raise failed
             _see_images(stack, workloads, made)
             _wait(stack, before, known)
             serving = _seen(stack, workloads)
         except (_Paused, Unanswered):
             raise
         except Problem as problem:
-            said = _taken_back(stack, workloads, before, made, problem, fresh=fresh)
-            raise Problem(said) from None
+            if not failed:
+                gone = _take_back(stack, before, made, fresh=fresh)
+            raise Problem(f"{_now(stack, workloads, gone=gone)}; {problem}") from None
     except (KeyboardInterrupt, SystemExit, Unanswered):
-        stack.tell(
-            f"Swarm goes on by itself: `docker stack ps {stack.name}` shows it, "
-            f"`docker {back}` takes it back"
-        )
+        stack.tell(told)
         raise
     wanted = {stack.service(workload) for workload in workloads}
     for name, service in before.items():
@@ -198,16 +206,14 @@ def _last_words(stack: Stack, service: Service, task: Task | None) -> str:
     )
 
 
-def _taken_back(
+def _take_back(
     stack: Stack,
-    workloads: Sequence[Workload],
     before: Mapping[str, Service],
     made: Mapping[str, Service],
-    problem: Problem,
     *,
     fresh: bool,
-) -> str:
-    """Have the stack as it was before; the problem, and what serves then.
+) -> bool:
+    """Have Swarm set the stack back to what it was before; whether none is left of it.
 
     `made` is what this release has made of it, and no other one since. If it is
     `fresh`, nothing of it was there.
@@ -216,7 +222,7 @@ def _taken_back(
     now = cluster.services(engine, stack.name)
     ours = {n: s for n, s in now.items() if n in made and s.said == made[n].said}
     new = [name for name in ours if name not in before]
-    with undisturbed():
+    with signals.undisturbed():
         if not before and fresh and len(ours) == len(now):
             engine.run("stack", "rm", stack.name, check=False)
         elif new:
@@ -226,13 +232,17 @@ def _taken_back(
             service = ours.get(name)
             if service and service.said != earlier.said == service.kept:
                 engine.run("service", "rollback", "--detach", name, check=False)
-    if not before and len(ours) == len(now):
+    return not before and len(ours) == len(now)
+
+
+def _now(stack: Stack, workloads: Sequence[Workload], *, gone: bool) -> str:
+    """What serves once a stack that was taken back has settled; it may be `gone`."""
+    if gone:
         return (
-            f"nothing of the stack {stack.name} served before, and it is removed "
-            f"again; {problem}"
+            f"nothing of the stack {stack.name} served before, and it is removed again"
         )
     _settle(stack, max(one.stop_seconds for one in workloads))
-    return f"{_serving(stack, workloads[0]).words}; {problem}"
+    return _serving(stack, workloads[0]).words
 
 
 def _settle(stack: Stack, stop_seconds: float) -> None:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from containerize import signals
 from containerize.develop import program
 from containerize.develop.forward import Forward
 from containerize.engines import container, volumes
@@ -240,7 +241,7 @@ def _discarded(engine: Engine, name: str) -> Iterator[None]:
     try:
         yield
     finally:
-        with container.undisturbed():
+        with signals.undisturbed():
             engine.discard(name, echo=False)
 
 

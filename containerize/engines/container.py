@@ -11,20 +11,16 @@ import re
 import secrets
 import shlex
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 
-from containerize import confinement
+from containerize import confinement, signals
 from containerize.confinement import Confinement
 from containerize.engines import variables, volumes
 from containerize.engines.engine import Engine, ignore
 from containerize.errors import Problem
 from containerize.settings import PREFIX, PROJECT, Settings
-
-ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""The signals by which a user ends what runs."""
 
 LOG_LINES = 20
 """How much of its log a container that fails shows."""
@@ -218,7 +214,7 @@ def _discarded_unless_well(
     try:
         yield
     except BaseException as error:
-        with undisturbed():
+        with signals.undisturbed():
             # A name in use is another container's; anything else that is there is ours.
             ours = state(settings, engine, name)
             said = log_words(engine, name) if ours and ours != "created" else ""
@@ -231,30 +227,6 @@ def _discarded_unless_well(
         ):
             raise Problem(f"{error}; {said}") from None
         raise
-
-
-@contextlib.contextmanager
-def undisturbed() -> Iterator[None]:
-    """Let no signal of a user stop what mends: it takes seconds."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = [signal.signal(kind, signal.SIG_IGN) for kind in ENDING]
-    try:
-        yield
-    finally:
-        for kind, handler in zip(ENDING, before, strict=True):
-            signal.signal(kind, handler)
-
-
-@contextlib.contextmanager
-def signals_later() -> Iterator[None]:
-    """Have what would end this process, and what it runs meanwhile, end it after."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def see_commands(
@@ -371,7 +343,7 @@ def execute(
             memory = _memory(engine, launch.name)
             on_line(f"{words[0]} was killed, perhaps for memory: {memory}")
     finally:
-        with undisturbed():
+        with signals.undisturbed():
             engine.discard(launch.name, echo=False)
     return code
 
@@ -704,7 +676,7 @@ def replace(
             see_answer(settings, container)
     except BaseException as error:
         how = "serves again"
-        with undisturbed():
+        with signals.undisturbed():
             engine.discard(trying)
             try:
                 _restart(settings, engine, name)

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Literal, cast
 
-from containerize import environ
+from containerize import environ, signals
 from containerize.engines.complaints import INSTALL, Complaint, NoEngine, explain, known
 from containerize.errors import Problem
 from containerize.settings import PREFIX, Settings
@@ -91,15 +91,16 @@ class Engine:
         timeout: float | None = None,
         cwd: Path | None = None,
         variables: Mapping[str, str] | None = None,
-        apart: bool = False,
     ) -> subprocess.CompletedProcess[str]:
         """Run a subcommand and return what it wrote, with stderr in stdout if `merge`.
 
-        `variables` are set for the command and never shown. If it is `apart`, a
-        terminal's Ctrl-C does not reach it. Raises Problem where it cannot be run,
-        takes longer than `timeout` seconds, or, unless `check` is false, fails.
+        `variables` are set for the command and never shown. A signal that is kept from
+        this process (`signals`) is kept from the command, too. Raises Problem where it
+        cannot be run, takes longer than `timeout` seconds, or, unless `check` is false,
+        fails.
         """
         command = self._begin(arguments, echo)
+        kept = signals.kept()
         try:
             with self._place(arguments, cwd) as place:
                 done = subprocess.run(
@@ -112,7 +113,8 @@ class Engine:
                     timeout=timeout,
                     cwd=place,
                     env={**(variables or {}), **self._environ(arguments[0])},
-                    process_group=0 if apart else None,
+                    process_group=0 if kept else None,
+                    preexec_fn=signals.forget if kept else None,
                 )
         except subprocess.TimeoutExpired:
             raise Problem(

@@ -109,6 +109,7 @@ def stage(image, qemu, settings, other=None):
     Compiled modules are not there yet. An interpreter that has read its own from them
     holds other strings, and so compiles some modules to other bytes.
     """
+    layers.pack(settings)  # what lies there may be another test's
     tmp, pycache = image.top / "tmp", image.top / "pycache"
     aside = pycache.rename(image.top / "pycache.aside")
     try:

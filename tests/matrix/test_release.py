@@ -491,6 +491,26 @@ def test_who_leaves_while_it_is_deployed_leaves_no_half_of_it(serving, swarm, nu
 
 
 @ONLY
+def test_who_leaves_while_its_deploy_fails_leaves_none_of_it(serving, swarm, tmp_path):
+    command = tmp_path / "cut-off"
+    deploys = '"$1 $2 $3" = "stack deploy --with-registry-auth"'
+    program = f'#!/bin/sh\n{swarm.command} "$@" || exit\n[ {deploys} ] && exit 1 || :\n'
+    command.write_text(program)
+    command.chmod(0o755)
+    cut_off = App(serving.root, dataclasses.replace(swarm, command=command))
+    with cut_off.begun(swarm.better, "--compose-file=quick.yml") as process:
+        assert any(" stack deploy " in line for line in process.stdout)
+        os.killpg(process.pid, signal.SIGINT)
+        out, _ = process.communicate()
+    assert process.returncode == 128 + signal.SIGINT
+    assert "what a part of it changed is taken back; " in out
+    assert "Swarm goes on" not in out
+    for service in ("flask-introduction", "flask-introduction-worker"):
+        container = swarm.services()[f"flask-introduction_{service}"]["Spec"]
+        assert container["TaskTemplate"]["ContainerSpec"]["Image"] == swarm.good
+
+
+@ONLY
 def test_who_reads_no_more_is_told_no_success(serving, swarm):
     before = swarm.state()
     with serving.begun(swarm.better, "--compose-file=quick.yml") as process:
