@@ -193,6 +193,7 @@ def release(
         image = f"{named.repository}@{images.digest}"
         loads = tuple(dataclasses.replace(one, image=image) for one in loads)
     once.see_pulled(where, loads[0])
+    once.see_port(where, loads[0], standing)
     once.give_volumes(where, loads[0])
     if words:
         once.run_before(where, loads[0], words)

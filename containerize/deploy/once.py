@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import re
 import secrets
 import shlex
@@ -11,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from containerize import signals
 from containerize.deploy import cluster, swarm
-from containerize.deploy.cluster import Task
+from containerize.deploy.cluster import Service, Task
 from containerize.deploy.release import Stack
 from containerize.deploy.workload import Workload
 from containerize.engines import variables, volumes
@@ -24,7 +25,7 @@ ONCE = "containerize.release"
 """Label of such a service: which release it is of."""
 
 _PULL = 600
-"""Seconds that every node has to pull the image."""
+"""Seconds that every node has to pull the image and run it."""
 
 
 def see_pulled(stack: Stack, workload: Workload) -> None:
@@ -32,9 +33,62 @@ def see_pulled(stack: Stack, workload: Workload) -> None:
 
     Raises Problem with the names of those that cannot, and why.
     """
+    count, failed = _everywhere(stack, workload, (), "pass")
+    if failed:
+        raise _unpulled(stack, workload, failed)
+    stack.tell(f"pulled    by {count} node{'s' if count > 1 else ''}")
+
+
+_LISTENED = 98
+"""The exit code of what finds that something listens: EADDRINUSE."""
+
+_LISTENS = """
+import os, sys
+port, code = map(int, sys.argv[1:])
+for name in filter(os.path.exists, ("/proc/net/tcp", "/proc/net/tcp6")):
+    with open(name) as sockets:
+        for _, local, _, state, *_ in map(str.split, sockets):
+            if state == "0A" and int(local.rpartition(":")[2], 16) == port:
+                sys.exit(code)
+"""
+"""Exits with a code if something listens on a port (proc_net_tcp of Linux)."""
+
+
+def see_port(stack: Stack, workload: Workload, standing: Mapping[str, Service]) -> None:
+    """A Problem if the setting ingress-port is one that a node does not have free.
+
+    `standing` are the stack's services, of which one may have it already.
+    """
+    port = workload.settings.ingress_port
+    if not port or any((port, "tcp") in one.ports for one in standing.values()):
+        return
+    # A node's own network takes none of the parameters of a container's.
+    limits = dataclasses.replace(workload.confinement, sysctls={})
+    there = dataclasses.replace(workload, confinement=limits)
+    words = (_LISTENS, str(port), str(_LISTENED))
+    _, failed = _everywhere(stack, there, ("--network=host",), *words)
+    if taken := [name for name, task in failed.items() if task.code == _LISTENED]:
+        raise Problem(
+            f"something listens on port {port} of {some(taken)}: end it, or choose "
+            "another port (setting ingress-port)"
+        )
+    if failed:
+        name, task = next(iter(failed.items()))
+        raise Problem(
+            f"whether port {port} of {name} is free cannot be seen: it {task.end}"
+        )
+
+
+def _everywhere(
+    stack: Stack, workload: Workload, options: Sequence[str], *program: str
+) -> tuple[int, dict[str, Task]]:
+    """Run a program of Python once on every node that takes tasks.
+
+    Returns how many these are, and the tasks that failed by their nodes' names.
+    """
     nodes = {one.identity: one for one in cluster.nodes(stack.engine) if one.active}
-    trial = ("--mode=global", "--entrypoint=python3")
-    with _once(stack, workload, trial, ("-I", "-S", "-c", "pass")) as service:
+    given = ("--mode=global", "--entrypoint=python3", *options)
+    with _once(stack, workload, given, ("-I", "-S", "-c", *program)) as service:
         deadline = time.monotonic() + _PULL
         while True:
             tasks = cluster.tasks(stack.engine, service)
@@ -44,7 +98,7 @@ def see_pulled(stack: Stack, workload: Workload) -> None:
                 break
             if time.monotonic() > deadline:
                 raise Problem(
-                    f"{some(waiting)} did not pull {workload.image} within {_PULL} s"
+                    f"{some(waiting)} did not run {workload.image} within {_PULL} s"
                 )
             time.sleep(cluster.PAUSE)
     failed = {
@@ -52,10 +106,7 @@ def see_pulled(stack: Stack, workload: Workload) -> None:
         for each, task in ended.items()
         if each in nodes and task.state != "complete"
     }
-    if failed:
-        raise _unpulled(stack, workload, failed)
-    count = len(nodes)
-    stack.tell(f"pulled    by {count} node{'s' if count > 1 else ''}")
+    return len(nodes), failed
 
 
 def _unpulled(stack: Stack, workload: Workload, failed: Mapping[str, Task]) -> Problem:

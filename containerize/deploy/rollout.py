@@ -58,6 +58,13 @@ def deploy(
                 failed = engine.problem(command, answer.stderr.strip() or SILENT)
                 told = f"what a part of it changed is taken back; {failed}"
                 gone = _take_back(stack, before, made, fresh=fresh)
+        for name, service in before.items():
+            now = made.get(name, service).replicas
+            if now != service.replicas is not None:
+                stack.tell(
+                    f"note      {name} had {service.replicas} replicas and is to have "
+                    f"{now}, as the settings and files say"
+                )
         try:
             if failed:
                 raise failed

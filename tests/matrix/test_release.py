@@ -729,6 +729,44 @@ def test_a_port_that_a_container_has(app, swarm):
         swarm.engine.discard(name)
 
 
+@ONLY
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+def test_a_port_that_any_program_of_a_node_has(app, swarm, host):
+    """Its network is the node's, so that no engine knows of its port."""
+    code = f"""
+import socket
+family = socket.AF_INET6 if ":" in {host!r} else socket.AF_INET
+with socket.create_server(({host!r}, 9002), family=family):
+    print("listens", flush=True)
+    __import__("time").sleep(600)
+"""
+    table(app.root, **{"ingress-port": 9002})
+    before = swarm.state()
+    name = f"taken-{os.getpid()}"
+    start = ("--network=host", "--entrypoint=python3", f"--name={name}")
+    swarm.engine.run("run", "--detach", *start, swarm.good, "-c", code)
+    node = swarm.engine.run("info", "--format={{.Name}}").stdout.strip()
+    try:
+        wait(lambda: "listens" in swarm.engine.run("logs", name).stdout)
+        done = app.release(swarm.good)
+        assert f"something listens on port 9002 of {node}: end it, or" in done.line
+    finally:
+        swarm.engine.discard(name)
+    done = app.release(swarm.good, "--before=python3 -c 'raise SystemExit(3)'")
+    assert "ended with exit code 3, so nothing is deployed" in done.line
+    assert swarm.state() == before
+
+
+@ONLY
+def test_replicas_that_were_set_by_hand_go_back_with_a_word(serving, swarm):
+    name = "flask-introduction_flask-introduction"
+    swarm.engine.run("service", "scale", f"{name}=3")
+    done = serving.release(swarm.better)
+    assert f"note      {name} had 3 replicas and is to have 2, as the" in done.out
+    assert done.out.splitlines()[-1].endswith("with 2 of 2 tasks")
+    assert "replicas" not in serving.release(swarm.good).out
+
+
 def test_a_file_that_cannot_be_read_changes_nothing(serving, swarm):
     (serving.root / "broken.yml").write_text('version: "3.9"\nservices: [1, 2]\n')
     before = swarm.state()
