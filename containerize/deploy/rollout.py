@@ -58,17 +58,11 @@ def deploy(
                 failed = engine.problem(command, answer.stderr.strip() or SILENT)
                 told = f"what a part of it changed is taken back; {failed}"
                 gone = _take_back(stack, before, made, fresh=fresh)
-        for name, service in before.items():
-            now = made.get(name, service).replicas
-            if now != service.replicas is not None:
-                stack.tell(
-                    f"note      {name} had {service.replicas} replicas and is to have "
-                    f"{now}, as the settings and files say"
-                )
         try:
             if failed:
                 raise failed
             _see_images(stack, workloads, made)
+            _tell_scaled(stack, before, made)
             _wait(stack, before, known)
             serving = _seen(stack, workloads)
         except (_Paused, Unanswered):
@@ -88,6 +82,19 @@ def deploy(
                 f"service rm {name}`"
             )
     return serving
+
+
+def _tell_scaled(
+    stack: Stack, before: Mapping[str, Service], made: Mapping[str, Service]
+) -> None:
+    """Tell of replicas whose number is no longer what somebody set by hand."""
+    for name in before.keys() & made.keys():
+        had, has = before[name].replicas, made[name].replicas
+        if had != has and None not in (had, has):
+            stack.tell(
+                f"note      {name} had {had} replicas and is to have {has}, as the "
+                "settings and files say"
+            )
 
 
 def _see_images(
