@@ -27,7 +27,7 @@ def undisturbed() -> Iterator[None]:
 
 @contextlib.contextmanager
 def later() -> Iterator[None]:
-    """Have what would end this process end it after; commands meanwhile end first."""
+    """Let signals that would end this process wait, and its commands end whole."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
     try:
         yield
@@ -39,8 +39,8 @@ def kept() -> bool:
     """Whether no such signal ends this process now: `undisturbed`, `later`, or nohup.
 
     What it runs then must be in a process group of its own, or a terminal's Ctrl-C ends
-    it: Docker's newer clients and Podman look for signals that they inherited as
-    ignored, and any program of Go for those that it inherited as blocked.
+    it: Docker's newer clients and Podman take signals that they inherited as ignored,
+    and any program of Go takes those that it inherited as blocked.
     """
     return _blocked() or signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 

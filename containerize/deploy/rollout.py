@@ -88,7 +88,7 @@ def _tell_scaled(
     stack: Stack, before: Mapping[str, Service], made: Mapping[str, Service]
 ) -> None:
     """Tell of replicas whose number is no longer what somebody set by hand."""
-    for name in before.keys() & made.keys():
+    for name in sorted(before.keys() & made.keys()):
         had, has = before[name].replicas, made[name].replicas
         if had != has and None not in (had, has):
             stack.tell(
@@ -227,7 +227,7 @@ def _take_back(
     *,
     fresh: bool,
 ) -> bool:
-    """Have Swarm set the stack back to what it was before; whether none is left of it.
+    """Have Swarm set the stack back to what it was before; True if none is left.
 
     `made` is what this release has made of it, and no other one since. If it is
     `fresh`, nothing of it was there.

@@ -64,7 +64,7 @@ class Node:
 
     def boot(self) -> None:
         """Switch the machine on, with its cable, and start the daemon."""
-        # As /run is, which has the numbers of processes that were: others have them.
+        # As /run is empty then: it held numbers of processes that are others' by now.
         shutil.rmtree(self.top / "exec", ignore_errors=True)
         isolated = ("--net", "--uts", "--ipc", "--pid", "--mount", "--mount-proc")
         self.machine = subprocess.Popen(
