@@ -292,6 +292,37 @@ def _task(found: Mapping[str, Any]) -> Task:
     )
 
 
+_PARTS = ("service", "network", "secret", "config")
+"""The kinds of things that a stack has; those first that use the others."""
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class Part:
+    """Something that a stack has."""
+
+    kind: str
+    """As Docker's client calls it: one of `_PARTS`."""
+    identity: str
+    name: str
+
+
+def parts(engine: Engine, stack: str) -> set[Part]:
+    """All that a stack has, its services included."""
+    found = set()
+    for kind in _PARTS:
+        of_stack = f"--filter=label={STACK}={stack}"
+        listed = ask(engine, kind, "ls", of_stack, "--format={{.ID}} {{.Name}}")
+        found |= {Part(kind, *line.split(" ", 1)) for line in listed.splitlines()}
+    return found
+
+
+def remove(engine: Engine, parts: set[Part], *, echo: bool = True) -> None:
+    """Ask Swarm to remove the parts; what something uses stays."""
+    for kind in _PARTS:
+        if found := sorted(part.identity for part in parts if part.kind == kind):
+            engine.run(kind, "rm", *found, check=False, echo=echo)
+
+
 def secrets(engine: Engine) -> set[str]:
     """The names of the Swarm's secrets."""
     return {*ask(engine, "secret", "ls", "--format={{.Name}}").split()}

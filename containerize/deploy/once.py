@@ -330,8 +330,9 @@ def _remove(engine: Engine, label: str) -> None:
     """Remove the services with a label, one that a client just asked for as well."""
     for _ in range(3):
         words = ("service", "ls", "--quiet", f"--filter=label={label}")
-        if found := cluster.ask(engine, *words).split():
-            engine.run("service", "rm", *found, check=False, echo=False)
+        found = cluster.ask(engine, *words).split()
+        gone = ("service", "rm", *found)
+        if found and not engine.run(*gone, check=False, echo=False).returncode:
             return
         time.sleep(0.2)
 

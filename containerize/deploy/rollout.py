@@ -9,13 +9,13 @@ from collections.abc import Mapping, Sequence
 
 from containerize import signals
 from containerize.deploy import cluster, swarm
-from containerize.deploy.cluster import Service, Task, Unanswered
+from containerize.deploy.cluster import Part, Service, Task, Unanswered
 from containerize.deploy.release import Stack
 from containerize.deploy.workload import Workload
 from containerize.engines import container
 from containerize.engines.container import LOG_LINES
 from containerize.engines.engine import SILENT
-from containerize.errors import Problem
+from containerize.errors import Problem, some
 from containerize.image.archive import printable
 
 
@@ -36,8 +36,7 @@ def deploy(
             "this is to go over it"
         )
     known = {t.identity for name in before for t in cluster.tasks(engine, name)}
-    label = f"--filter=label={cluster.STACK}={stack.name}"
-    fresh = not engine.listing("network", "ls", "--quiet", label)
+    had = cluster.parts(engine, stack.name)
     text = swarm.stack(workloads, values=True)
     command = ["stack", "deploy", "--with-registry-auth", *stack.options, stack.name]
     if "--detach" in engine.run("stack", "deploy", "--help", echo=False).stdout:
@@ -54,10 +53,11 @@ def deploy(
         with signals.later():  # else half of the stack could be deployed
             answer = engine.run(*command, input=text.encode(), check=False)
             made = cluster.services(engine, stack.name)
+            new = cluster.parts(engine, stack.name) - had
             if answer.returncode:
                 failed = engine.problem(command, answer.stderr.strip() or SILENT)
-                told = f"what a part of it changed is taken back; {failed}"
-                gone = _take_back(stack, before, made, fresh=fresh)
+                told = f"what it changed is taken back; {failed}"
+                going = _take_back(stack, before, made, new)
         try:
             if failed:
                 raise failed
@@ -69,8 +69,10 @@ def deploy(
             raise
         except Problem as problem:
             if not failed:
-                gone = _take_back(stack, before, made, fresh=fresh)
-            raise Problem(f"{_now(stack, workloads, gone=gone)}; {problem}") from None
+                going = _take_back(stack, before, made, new)
+                told = f"what it changed is taken back; {problem}"
+            now = _now(stack, workloads, before, going)
+            raise Problem(f"{now}; {problem}") from None
     except (KeyboardInterrupt, SystemExit, Unanswered):
         stack.tell(told)
         raise
@@ -224,44 +226,74 @@ def _take_back(
     stack: Stack,
     before: Mapping[str, Service],
     made: Mapping[str, Service],
-    *,
-    fresh: bool,
-) -> bool:
-    """Have Swarm set the stack back to what it was before; True if none is left.
+    new: set[Part],
+) -> set[Part]:
+    """Have Swarm set the stack back to what it was before; returns what is to go.
 
-    `made` is what this release has made of it, and no other one since. If it is
-    `fresh`, nothing of it was there.
+    `made` is what this release has made of the services and `new` what it has made
+    anew; what another release has made of these since stays.
     """
     engine = stack.engine
     now = cluster.services(engine, stack.name)
     ours = {n: s for n, s in now.items() if n in made and s.said == made[n].said}
-    new = [name for name in ours if name not in before]
+    old = {n: s for n, s in now.items() if n in before and s.said == before[n].said}
+    others = now.keys() - ours.keys() - old.keys()
+    # What is no service may be in use by what another release has made.
+    going = {
+        part
+        for part in new
+        if (part.name in ours if part.kind == "service" else not others)
+    }
     with signals.undisturbed():
-        if not before and fresh and len(ours) == len(now):
-            engine.run("stack", "rm", stack.name, check=False)
-        elif new:
-            engine.run("service", "rm", *new, check=False)
+        cluster.remove(engine, going)
         for name, earlier in before.items():
             # What Swarm rolls back itself has nothing to be rolled back to.
             service = ours.get(name)
             if service and service.said != earlier.said == service.kept:
                 engine.run("service", "rollback", "--detach", name, check=False)
-    return not before and len(ours) == len(now)
+    return going
 
 
-def _now(stack: Stack, workloads: Sequence[Workload], *, gone: bool) -> str:
-    """What serves once a stack that was taken back has settled; it may be `gone`."""
-    if gone:
-        return (
+def _now(
+    stack: Stack,
+    workloads: Sequence[Workload],
+    before: Mapping[str, Service],
+    going: set[Part],
+) -> str:
+    """What serves once a stack that was taken back has settled, and what did not go
+    of what was `going`."""
+    patience = stack.settings.health_timeout + max(w.stop_seconds for w in workloads)
+    _settle(stack, patience)
+    left = _left(stack, going, patience)
+    if before or cluster.services(stack.engine, stack.name):
+        said = _serving(stack, workloads[0]).words
+    else:
+        said = (
             f"nothing of the stack {stack.name} served before, and it is removed again"
         )
-    _settle(stack, max(one.stop_seconds for one in workloads))
-    return _serving(stack, workloads[0]).words
+    if left:
+        later = some([f"`docker {part.kind} rm {part.name}`" for part in left])
+        said += f", but something still uses a part of it: later, {later} removes it"
+    return said
 
 
-def _settle(stack: Stack, stop_seconds: float) -> None:
-    """Wait until the tasks of the stack run again, or nothing changes any more."""
-    patience = stack.settings.health_timeout + stop_seconds
+def _left(stack: Stack, going: set[Part], patience: float) -> list[Part]:
+    """What is still there of what was `going`, after so many seconds at most.
+
+    A Swarm that is asked to remove a network keeps it if a task still uses it.
+    """
+    deadline = time.monotonic() + patience
+    while left := going & cluster.parts(stack.engine, stack.name):
+        cluster.remove(stack.engine, left, echo=False)
+        if time.monotonic() > deadline:
+            return sorted(left)
+        time.sleep(cluster.PAUSE)
+    return []
+
+
+def _settle(stack: Stack, patience: float) -> None:
+    """Wait until the tasks of the stack run again, or nothing changes for so many
+    seconds."""
     before: object = None
     while True:
         services = cluster.services(stack.engine, stack.name).values()

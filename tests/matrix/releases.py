@@ -23,6 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+from containerize.deploy import cluster
 from containerize.engines import engine
 from containerize.engines.engine import Engine
 from containerize.fetch import mirrors
@@ -266,3 +267,12 @@ def podman(unpacked: Path, top: Path, *, rootless: bool = False) -> Engine:
         builds_in=top / "builds" if rootless else None,
     )
     return engine.podman(*command)
+
+
+def remove_stack(manager: Engine, name: str, seconds: float = 180) -> None:
+    """Remove all that a stack has; a network stays if it is asked for too early."""
+    deadline = time.monotonic() + seconds
+    while left := cluster.parts(manager, name):
+        assert time.monotonic() < deadline, left
+        cluster.remove(manager, left)
+        time.sleep(0.5)

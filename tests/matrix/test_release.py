@@ -167,12 +167,12 @@ class App:
         return done.out.splitlines()[-1]
 
     @contextlib.contextmanager
-    def begun(self, *words):
+    def begun(self, *words, **environ):
         """A release that runs, in a process group of its own."""
         process = subprocess.Popen(
             self.command("release", *words),
             cwd=self.root,
-            env=self.environ,
+            env=self.environ | environ,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -354,7 +354,69 @@ def test_what_never_served_is_taken_away_again(app, swarm):
     first, last = done.error.strip().splitlines()
     assert first.startswith("release: nothing of the stack fresh served before, and it")
     assert last == WORDS
-    wait(lambda: swarm.state() == before)
+    # Its networks too: what was said was looked at.
+    assert swarm.state() == before
+
+
+SIDE = """\
+version: "3.9"
+services:
+  flask-introduction: {networks: [default, side], secrets: [side], configs: [side]}
+networks: {side: {}}
+secrets: {side: {file: side.txt}}
+configs: {side: {file: side.txt}}
+"""
+"""A user's own file, by which a stack gets one more of each kind."""
+
+SLOWLY = f"""\
+version: "3.9"
+services:
+  flask-introduction:
+    entrypoint: [python3, -c, "import time; time.sleep(8); raise SystemExit('{WORDS}')"]
+networks:
+  default: {{attachable: true}}
+"""
+
+
+@ONLY
+@pytest.mark.parametrize("freed", [True, False])
+def test_a_network_that_is_in_use_is_not_said_to_be_removed(app, swarm, freed):
+    before = swarm.state()
+    (app.root / "slowly.yml").write_text(SLOWLY)
+    short = {"CONTAINERIZE_HEALTH_TIMEOUT": "1", "CONTAINERIZE_STOP_TIMEOUT": "3"}
+    words = ("--stack=fresh", "--compose-file=quick.yml", "--compose-file=slowly.yml")
+    waits = ("--entrypoint=python3", swarm.good, "-c", "import signal; signal.pause()")
+    held = ("--detach", "--rm", "--name=holds", "--network=fresh_default")
+    with contextlib.ExitStack() as stack:
+        process = stack.enter_context(app.begun(swarm.good, *words, **short))
+        assert any(" 0 of 2 tasks run" in line for line in process.stdout)
+        swarm.engine.run("run", *held, *waits)
+        free = ("rm", "--force", "holds")
+        stack.callback(swarm.engine.run, *free, check=False)
+        assert any(" network rm " in line for line in process.stdout)
+        if freed:
+            swarm.engine.run(*free)
+        _, error = process.communicate()
+    assert process.returncode == 1
+    assert "nothing of the stack fresh served before, and it is removed" in error
+    if freed:
+        assert swarm.state() == before
+    else:
+        assert "of it: later, `docker network rm fresh_default` removes it; " in error
+
+
+@ONLY
+def test_what_an_update_made_anew_goes_with_it(serving, swarm):
+    (serving.root / "side.txt").write_text("side\n")
+    (serving.root / "side.yml").write_text(SIDE)
+    before = swarm.state()
+    done = serving.release(swarm.bad, "--compose-file=side.yml")
+    assert "is rolled back: a task ended with exit code 1" in done.error
+    assert swarm.state()[1] == before[1]
+    for kind in ("secret", "config"):
+        assert swarm.engine.listing(kind, "ls", "--quiet") == []
+    done = serving.release(swarm.better, "--compose-file=side.yml")
+    assert done.code == 0, done
 
 
 @ONLY
@@ -503,7 +565,7 @@ def test_who_leaves_while_its_deploy_fails_leaves_none_of_it(serving, swarm, tmp
         os.killpg(process.pid, signal.SIGINT)
         out, _ = process.communicate()
     assert process.returncode == 128 + signal.SIGINT
-    assert "what a part of it changed is taken back; " in out
+    assert "what it changed is taken back; " in out
     assert "Swarm goes on" not in out
     for service in ("flask-introduction", "flask-introduction-worker"):
         container = swarm.services()[f"flask-introduction_{service}"]["Spec"]

@@ -247,7 +247,7 @@ def deployed(node, own, image):
     for name, count in ((NAME, 2), (f"{NAME}-worker", 1), ("edge", 1)):
         node.wait(f"{STACK}_{name}", count)
     yield own
-    node.engine.run("stack", "rm", STACK)
+    releases.remove_stack(node.engine, STACK)
 
 
 def test_a_task_is_confined_as_a_container_of_run_is(node, own, deployed):
@@ -349,7 +349,7 @@ def test_data_stays_on_the_node_that_has_the_label(node, own, image):
     assert inside(node, task, mounted)
     given = "import json, os; print(json.dumps(os.environ['VALUE']))"
     assert inside(node, task, given) == value
-    node.engine.run("stack", "rm", stack)
+    releases.remove_stack(node.engine, stack)
 
 
 @pytest.mark.parametrize("release", [TRIXIE, FORKY], ids=lambda each: each.suite)

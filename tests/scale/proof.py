@@ -19,7 +19,7 @@ from typing import Any
 from containerize import settings
 from containerize.settings import Settings
 from tests.conftest import ROOT
-from tests.matrix.releases import BOOKWORM
+from tests.matrix.releases import BOOKWORM, remove_stack
 from tests.scale import images
 from tests.scale.cluster import WITH_THIS, Cluster, Node, cluster, wait
 from tests.scale.images import EDGES, HAPROXY, Edge, Project
@@ -316,7 +316,7 @@ class Proof:
 
     def remove(self) -> None:
         """Remove the stack, and wait until nothing of it is left on any node."""
-        self.cluster.run("stack", "rm", "shop")
+        remove_stack(self.cluster.engine, "shop")
         label = "label=com.docker.stack.namespace=shop"
 
         def left() -> bool:
