@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import textwrap
@@ -285,6 +286,28 @@ def test_a_full_disk_behind_stdout_gets_one_line(arguments):
         result = invoke(*arguments, stdout=full)
     assert result.returncode == 1
     assert "cannot write to stdout: No space left on device" in refused(result)
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("word", ["--list", "--version", "--help"])
+def test_what_is_listed_for_nobody_gets_no_traceback(word, unbuffered):
+    environ = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+
+    def ended(stdout):
+        command = [sys.executable, "-m", "containerize", word]
+        done = subprocess.run(
+            command, cwd=ROOT, env=environ, stdout=stdout, stderr=subprocess.PIPE,
+            text=True, check=False,
+        )  # fmt: skip
+        return done.returncode, done.stderr
+
+    read, write = os.pipe()
+    os.close(read)
+    assert ended(write) == (128 + signal.SIGPIPE, "")
+    os.close(write)
+    with open("/dev/full", "w") as full:
+        said = "containerize: cannot write to stdout: No space left on device\n"
+        assert ended(full) == (1, said)
 
 
 @pytest.mark.parametrize(
