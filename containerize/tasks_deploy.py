@@ -68,12 +68,13 @@ def _dry_release(
     stack: str = "",
     env_file: str = "",
     kubernetes: bool = False,
-    **_: Any,
+    **flags: Any,
 ) -> str:
     from containerize.deploy import swarm
     from containerize.publish import push, reference
 
     if kubernetes:
+        _see_printed(**flags, stack=stack)
         return "\n".join(_kubernetes(s, target, tag, env, env_file))
     name = stack or swarm.service_name(s.settings.image)
     sent = "" if reference.parse(target).digest else "push it, "
@@ -83,6 +84,17 @@ def _dry_release(
         f"Would {sent}see that each node pulls {target}, and deploy it as the stack "
         f"{name}."
     )
+
+
+def _see_printed(**flags: Any) -> None:
+    """A Problem for a flag that the commands which are printed would not follow."""
+    from containerize.errors import Problem
+
+    if given := [f"--{name.replace('_', '-')}" for name, it in flags.items() if it]:
+        raise Problem(
+            f"--kubernetes prints commands, which have no {given[0]}: leave it out, "
+            "and do that by hand"
+        )
 
 
 def _kubernetes(
@@ -101,8 +113,8 @@ def _kubernetes(
     settings, environment = s.given(env=env, env_file=env_file)
     given = [f"--env-file={env_file}"] if env_file else []
     given += [f"--env={each}" for each in env]
-    service = workload.workloads(settings, target, environment)[0]
-    name = kubernetes.name(service)
+    loads = workload.workloads(settings, target, environment)
+    names = map(kubernetes.name, loads)
 
     def applied(*words: str) -> str:
         line = shlex.join(["invoke", "manifest", "kubernetes", *words, *given])
@@ -110,10 +122,13 @@ def _kubernetes(
 
     return [
         *first,
-        *([applied("--secrets")] if kubernetes.has_secrets(service) else []),
+        *([applied("--secrets")] if kubernetes.has_secrets(loads[0]) else []),
         applied(*image),
-        f"kubectl rollout status deployment/{name} || "
-        f"kubectl rollout undo deployment/{name}",
+        *(
+            f"kubectl rollout status deployment/{name} || "
+            f"kubectl rollout undo deployment/{name}"
+            for name in names
+        ),
     ]
 
 
@@ -160,6 +175,10 @@ def release(
     from containerize.verify import pushed
 
     if kubernetes:
+        _see_printed(
+            stack=stack, compose_file=compose_file, before=before, verify=verify,
+            no_evidence=no_evidence, engine=engine,
+        )  # fmt: skip
         for line in _kubernetes(s, target, tag, env, env_file):
             say(line)
         return
@@ -181,20 +200,22 @@ def release(
         image = f"{named.repository}@sha256:{'0' * 64}"
     loads = workload.workloads(settings, image, environment)
     standing = releasing.check(where, loads, architectures)
-    if named.digest:
-        if verify:
-            tasks.compare(s, [using], image)
-    else:
-        s.warn_of_packed(env_file)
-        images = built(s)
-        if verify:
-            tasks.compare(s, [using], str(images.archive))
-        send(s, images, wanted, evidence=not no_evidence)
-        image = f"{named.repository}@{images.digest}"
-        loads = tuple(dataclasses.replace(one, image=image) for one in loads)
-    once.see_pulled(where, loads[0])
-    once.see_port(where, loads[0], standing)
-    once.give_volumes(where, loads[0])
-    if words:
-        once.run_before(where, loads[0], words)
-    say(rollout.deploy(where, loads, standing))
+    with once.alone(where, loads[0]):
+        if named.digest:
+            if verify:
+                tasks.compare(s, [using], image)
+        else:
+            s.warn_of_packed(env_file)
+            images = built(s)
+            if verify:
+                tasks.compare(s, [using], str(images.archive))
+            send(s, images, wanted, evidence=not no_evidence)
+            image = f"{named.repository}@{images.digest}"
+            loads = tuple(dataclasses.replace(one, image=image) for one in loads)
+        once.see_pulled(where, loads[0])
+        once.see_port(where, loads[0], standing)
+        once.give_volumes(where, loads[0])
+        if words:
+            once.run_before(where, loads[0], words)
+        serving = rollout.deploy(where, loads, standing)
+    say(serving)

@@ -117,6 +117,18 @@ class Service:
         return float(update.get("Monitor") or 5e9) / 1e9
 
     @property
+    def stops_first(self) -> bool:
+        """Whether an update ends a task before it starts the next one."""
+        update = self.spec.get("UpdateConfig") or {}
+        return update.get("Order") != "start-first"
+
+    @property
+    def grace(self) -> float:
+        """Seconds that a task has to end in before it is killed."""
+        container = self.spec["TaskTemplate"]["ContainerSpec"]
+        return float(container.get("StopGracePeriod") or 10e9) / 1e9
+
+    @property
     def ports(self) -> set[tuple[int, str]]:
         """The ports that it publishes, with their protocol."""
         given = (self.spec.get("EndpointSpec") or {}).get("Ports") or ()

@@ -291,6 +291,16 @@ def _tell_new(
 
 
 @contextlib.contextmanager
+def alone(stack: Stack, workload: Workload) -> Iterator[None]:
+    """Have no other release of the stack begin until this one has ended.
+
+    A service of no tasks says that it is under way. Raises Problem if another one is.
+    """
+    with _service(stack, stack.mark, "--replicas=0", workload.image):
+        yield
+
+
+@contextlib.contextmanager
 def _once(
     stack: Stack,
     workload: Workload,
@@ -301,29 +311,74 @@ def _once(
     """A service whose tasks run once, as confined as the app's; it goes in the end.
 
     Not one of the modes for jobs: the containers of these stay when it is removed
-    (moby #42789). Two of a stack cannot be, so that two releases are not either.
+    (moby #42789).
     """
+    given = (
+        *("--with-registry-auth", "--restart-condition=none", "--no-healthcheck"),
+        # By which Python ends at once, as at a terminal: the first process of a
+        # container takes no SIGTERM that it does not ask for.
+        *("--stop-signal=SIGINT", *_confined(workload), *options),
+        *(workload.image, *words),
+    )
+    with _service(stack, stack.once, *given, environ=environ):
+        try:
+            yield stack.once
+        finally:
+            with signals.undisturbed():
+                _stop(stack)
+
+
+@contextlib.contextmanager
+def _service(
+    stack: Stack,
+    name: str,
+    *words: str,
+    environ: Mapping[str, str] | None = None,
+) -> Iterator[None]:
+    """A service of that name, until this ends. Raises Problem if there is one."""
     engine, mark = stack.engine, secrets.token_hex(8)
     command = (
-        *("service", "create", "--detach", "--quiet", f"--name={stack.once}"),
+        *("service", "create", "--detach", "--quiet", f"--name={name}"),
         *(f"--label={ONCE}={mark}", f"--label={stack.settings.label}"),
-        *("--with-registry-auth", "--no-resolve-image", "--restart-condition=none"),
-        *("--no-healthcheck", *_confined(workload), *options),
-        *(workload.image, *words),
+        *("--no-resolve-image", *words),
     )
     try:
         answer = engine.run(*command, check=False, variables=environ)
         if "name conflicts" in answer.stderr:
+            left = sorted({stack.mark, stack.once} & cluster.services(engine).keys())
             raise Problem(
                 f"another release of the stack {stack.name} is under way; if none is, "
-                f"one was killed: `docker service rm {stack.once}`"
+                f"one was killed: `docker service rm {' '.join(left) or name}`"
             )
         if answer.returncode:
             raise engine.problem(("service",), answer.stderr)
-        yield stack.once
+        yield
     finally:
         with signals.undisturbed():
             _remove(engine, f"{ONCE}={mark}")
+
+
+_STOP = 15
+"""Seconds that a task has to be told to end, and killed, and seen to have ended."""
+
+
+def _stop(stack: Stack) -> None:
+    """End a task that still runs, before its service goes and another may come."""
+    engine, deadline = stack.engine, time.monotonic() + _STOP
+
+    def runs() -> bool:
+        return any(t.state == "running" for t in cluster.tasks(engine, stack.once))
+
+    if not runs():
+        return
+    words = ("service", "update", "--detach", "--replicas=0", stack.once)
+    if engine.run(*words, check=False, echo=False).returncode:
+        return  # one on every node, which ends by itself
+    while runs():
+        if time.monotonic() > deadline:
+            stack.tell("note      what it began may go on: its node does not say")
+            return
+        time.sleep(cluster.PAUSE)
 
 
 def _remove(engine: Engine, label: str) -> None:

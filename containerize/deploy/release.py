@@ -11,7 +11,7 @@ from pathlib import Path
 from containerize.deploy import cluster, swarm
 from containerize.deploy.cluster import Node, Service
 from containerize.deploy.workload import Workload
-from containerize.engines.engine import Engine, ignore
+from containerize.engines.engine import SILENT, Engine, ignore
 from containerize.errors import Problem, some
 from containerize.image.archive import printable
 from containerize.settings import PROJECT, Settings
@@ -19,6 +19,7 @@ from containerize.settings import PROJECT, Settings
 _STACK = re.compile(r"[a-z0-9]+(?:[-_]+[a-z0-9]+)*")
 _LONGEST = 63
 """Characters of a service's name, its stack's included (RFC 1035, 2.3.4)."""
+_ONCE = "-once"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,10 +45,15 @@ class Stack:
         return [f"--compose-file={file}" for file in ("-", *self.files)]
 
     @property
+    def mark(self) -> str:
+        """The name of the service that says that a release is under way; no service of
+        a stack has such a name."""
+        return f"release-of-{self.name}"[: _LONGEST - len(_ONCE)].rstrip("-_")
+
+    @property
     def once(self) -> str:
-        """The name of what is there for a release alone, which no service of a stack
-        has: two releases do not fit beside one another."""
-        return f"release-of-{self.name}"[:_LONGEST].rstrip("-_")
+        """The name of the service that runs something once for a release."""
+        return f"{self.mark}{_ONCE}"
 
 
 def stack(
@@ -66,7 +72,8 @@ def stack(
         )
     for file in files:
         if not Path(file).expanduser().is_file():
-            raise Problem(f"there is no file {file}: mend --compose-file")
+            what = "is no file" if Path(file).expanduser().exists() else "is not there"
+            raise Problem(f"{file} {what}: mend --compose-file")
     paths = tuple(Path(file).expanduser() for file in files)
     return Stack(settings=settings, engine=engine, name=name, files=paths, tell=tell)
 
@@ -109,7 +116,7 @@ def check(
     if lacking := sorted({*settings.secrets} - cluster.secrets(engine)):
         raise Problem(
             f"the Swarm has no secret {some(lacking)}: `docker secret create "
-            f"{lacking[0]} FILE` makes it"
+            f"{lacking[0]} {settings.secrets[lacking[0]]}` makes it"
         )
     _see_network(stack)
     _see_port(stack, found)
@@ -235,7 +242,29 @@ def _see_files(stack: Stack, workloads: Sequence[Workload]) -> None:
     if not stack.files or not _has(stack.engine, "config"):
         return
     command = ("stack", "config", *stack.options)
-    stack.engine.run(*command, input=text.encode(), echo=False)
+    answer = stack.engine.run(*command, input=text.encode(), check=False, echo=False)
+    if answer.returncode:
+        raise refused(stack, command, answer.stderr)
+
+
+_REMEDIES = (
+    ("version mismatch", 'begin each with version: "3.9", as ours does'),
+    (
+        "only updates to labels are allowed",
+        "Swarm changes no config or secret: give what you edited a new name there",
+    ),
+)
+
+
+def refused(stack: Stack, command: Sequence[str], said: str) -> Problem:
+    """What a client that refuses the stack's files has said, and where to look."""
+    problem = stack.engine.problem(command, said.strip() or SILENT)
+    if not stack.files:
+        return problem
+    found = [remedy for part, remedy in _REMEDIES if part in said.lower()]
+    remedy = found[0] if found else "see to it there, if it is not of the settings"
+    names = some([*map(str, stack.files)])
+    return type(problem)(f"{problem} (--compose-file {names}: {remedy})")
 
 
 def _has(engine: Engine, verb: str) -> bool:

@@ -8,15 +8,17 @@ import time
 from collections.abc import Mapping, Sequence
 
 from containerize import signals
-from containerize.deploy import cluster, swarm
+from containerize.deploy import cluster, release, swarm
 from containerize.deploy.cluster import Part, Service, Task, Unanswered
 from containerize.deploy.release import Stack
 from containerize.deploy.workload import Workload
 from containerize.engines import container
 from containerize.engines.container import LOG_LINES
-from containerize.engines.engine import SILENT
 from containerize.errors import Problem, some
 from containerize.image.archive import printable
+
+_MARGIN = 10
+"""Seconds that Swarm has to tell of a task that has ended."""
 
 
 def deploy(
@@ -41,21 +43,16 @@ def deploy(
     command = ["stack", "deploy", "--with-registry-auth", *stack.options, stack.name]
     if "--detach" in engine.run("stack", "deploy", "--help", echo=False).stdout:
         command.insert(2, "--detach=true")
-    back = f"service rollback {stack.service(workloads[0])}"
-    if not before:
-        back = f"stack rm {stack.name}"
-    told = (
-        f"Swarm goes on by itself: `docker stack ps {stack.name}` shows it, "
-        f"`docker {back}` takes it back"
-    )
+    told = f"Swarm goes on by itself: `docker stack ps {stack.name}` shows it"
     failed: Problem | None = None
     try:
         with signals.later():  # else half of the stack could be deployed
             answer = engine.run(*command, input=text.encode(), check=False)
             made = cluster.services(engine, stack.name)
             new = cluster.parts(engine, stack.name) - had
+            told += _remedy(stack, before, made)
             if answer.returncode:
-                failed = engine.problem(command, answer.stderr.strip() or SILENT)
+                failed = release.refused(stack, command, answer.stderr)
                 told = f"what it changed is taken back; {failed}"
                 going = _take_back(stack, before, made, new)
         try:
@@ -84,6 +81,19 @@ def deploy(
                 f"service rm {name}`"
             )
     return serving
+
+
+def _remedy(
+    stack: Stack, before: Mapping[str, Service], made: Mapping[str, Service]
+) -> str:
+    """Words that say how a person takes back what a release has made, if anything."""
+    if not before:
+        return f", `docker stack rm {stack.name}` takes it back"
+    changed = [n for n in made if n in before and made[n].said != before[n].said]
+    words = [f"docker service rollback {name}" for name in sorted(changed)]
+    if new := sorted(made.keys() - before.keys()):
+        words.append(f"docker service rm {' '.join(new)}")
+    return f", `{' && '.join(words)}` takes it back" if words else ""
 
 
 def _tell_scaled(
@@ -151,7 +161,8 @@ def _wait(stack: Stack, before: Mapping[str, Service], known: set[str]) -> None:
             if answerable:
                 for task in tasks:
                     patience.see(task)
-            line = f"{name}: {running} of {wanted} tasks run {service.digest[:19]}"
+            image = service.digest[:19] or service.image
+            line = f"{name}: {running} of {wanted} tasks run {image}"
             if told.get(name) != line:
                 told[name] = line
                 stack.tell(line)
@@ -246,12 +257,41 @@ def _take_back(
     }
     with signals.undisturbed():
         cluster.remove(engine, going)
-        for name, earlier in before.items():
+        back = [
+            service
+            for name, service in ours.items()
             # What Swarm rolls back itself has nothing to be rolled back to.
-            service = ours.get(name)
-            if service and service.said != earlier.said == service.kept:
-                engine.run("service", "rollback", "--detach", name, check=False)
+            if name in before
+            and service.said != before[name].said
+            and before[name].said == service.kept
+        ]
+        # Those that may have to be waited for come last.
+        for service in sorted(back, key=lambda one: one.stops_first):
+            if service.stops_first:
+                _see_stopped(stack, service)
+            name = service.name
+            engine.run("service", "rollback", "--detach", name, check=False)
     return going
+
+
+def _see_stopped(stack: Stack, service: Service) -> None:
+    """Wait until what an update has told to stop has stopped.
+
+    A rollback that comes before starts the next task beside it.
+    """
+    deadline = time.monotonic() + service.grace + _MARGIN
+    told = False
+    while any(map(_stopping, cluster.tasks(stack.engine, service.identity))):
+        if time.monotonic() > deadline:
+            return
+        if not told:
+            told = True
+            stack.tell(f"{service.name}: waits for its task before to end")
+        time.sleep(cluster.PAUSE)
+
+
+def _stopping(task: Task) -> bool:
+    return task.state == "running" != task.wanted
 
 
 def _now(
@@ -304,6 +344,7 @@ def _settle(stack: Stack, patience: float) -> None:
         if all(
             one.update not in cluster.UNDER_WAY
             and sum(map(one.content, found[one.name][1])) >= (one.replicas or 0)
+            and not any(map(_stopping, cluster.tasks(stack.engine, one.name)))
             for one in services
         ):
             return

@@ -3,6 +3,7 @@
 import base64
 import contextlib
 import dataclasses
+import itertools
 import json
 import os
 import re
@@ -415,8 +416,37 @@ def test_what_an_update_made_anew_goes_with_it(serving, swarm):
     assert swarm.state()[1] == before[1]
     for kind in ("secret", "config"):
         assert swarm.engine.listing(kind, "ls", "--quiet") == []
-    done = serving.release(swarm.better, "--compose-file=side.yml")
-    assert done.code == 0, done
+    serving.released(swarm.better, "--compose-file=side.yml")
+    (serving.root / "side.txt").write_text("edited\n")
+    done = serving.release(swarm.good, "--compose-file=side.yml")
+    assert "side.yml: Swarm changes no config or secret: give what you" in done.line
+
+
+SLOW_WORKER = """
+import signal as s, time
+s.signal(15, lambda *_: (time.sleep(6), exit()))
+while True:
+    s.pause()
+"""
+
+
+@ONLY
+def test_a_worker_never_runs_twice_when_a_release_is_taken_back(app, swarm):
+    table(app.root, commands={"worker": f"python3 -c {shlex.quote(SLOW_WORKER)}"})
+    app.released(swarm.good)
+    done = app.release(swarm.bad)
+    assert "is rolled back: a task ended with exit code 1" in done.error
+    name = "flask-introduction_flask-introduction-worker"
+    # What is said is so: no task of before still ends.
+    assert swarm.serving(name) == [swarm.good]
+    label = f"--filter=label=com.docker.swarm.service.name={name}"
+    listed = swarm.engine.listing("ps", "--all", "--quiet", label)
+    states = [one["State"] for one in swarm.inspect("container", *listed)]
+    assert [one["Running"] for one in states].count(True) == 1
+    begun = sorted((one["StartedAt"], one["FinishedAt"]) for one in states)
+    assert len(begun) > 1
+    for (_, end), (start, _) in itertools.pairwise(begun):
+        assert end <= start, begun
 
 
 @ONLY
@@ -504,10 +534,12 @@ def test_before_ends_with_who_has_begun_it(serving, swarm, number):
     words = (swarm.better, f"--before=python3 -c {shlex.quote(code)}")
     with serving.begun(*words) as process:
         assert any(line == "  begun\n" for line in process.stdout)
-        assert len(swarm.services()) == 3
+        assert len(swarm.services()) == 4
         os.killpg(process.pid, number)
         process.communicate()
     assert process.returncode == 128 + number
+    # What it began has ended too, so that it cannot be there twice.
+    assert swarm.engine.listing("ps", "--quiet", "--filter=name=release-of-") == []
     assert swarm.state() == before
 
 
@@ -630,6 +662,8 @@ def test_another_release_that_came_meanwhile_is_not_taken_back(app, swarm):
     (app.root / "slow.yml").write_text(QUICK.replace("interval: 1s", "interval: 60s"))
     with app.begun(swarm.good, "--compose-file=slow.yml") as process:
         assert any(" 0 of 2 tasks run" in line for line in process.stdout)
+        other = app.release(swarm.better)
+        assert "another release of the stack flask-introduction is under" in other.line
         update = ("service", "update", "--detach", f"--image={swarm.better}")
         swarm.engine.run(*update, "--no-resolve-image", "--health-interval=1s", name)
         _, error = process.communicate()
@@ -650,6 +684,8 @@ def test_swarm_goes_on_if_who_waits_leaves(serving, swarm):
         out, _ = process.communicate()
     assert process.returncode == 130
     assert "Swarm goes on by itself: `docker stack ps flask-introduction` shows" in out
+    back = f"docker service rollback {name} && docker service rollback {name}-worker"
+    assert f", `{back}` takes it back" in out
     # Until it has ended, no other one goes over it.
     busy = serving.release(swarm.good)
     assert f"an update of {name} is under way (updating): wait for its end" in busy.line
@@ -697,8 +733,8 @@ CASES = {
         "is there already: leave out --tag",
     ),
     "no secret": (
-        lambda app: table(app.root, secrets={"gone": "FILE"}) and [app.swarm.good],
-        "the Swarm has no secret gone: `docker secret create gone FILE` makes it",
+        lambda app: table(app.root, secrets={"gone": "a.txt"}) and [app.swarm.good],
+        "the Swarm has no secret gone: `docker secret create gone a.txt` makes it",
     ),
     "no network": (
         lambda app: table(app.root, network="gone") and [app.swarm.good],
@@ -748,7 +784,11 @@ CASES = {
     ),
     "a file that is not there": (
         lambda app: [app.swarm.good, "--compose-file=gone.yml"],
-        r"there is no file gone.yml: mend --compose-file",
+        r"gone.yml is not there: mend --compose-file",
+    ),
+    "a directory in place of a file": (
+        lambda app: [app.swarm.good, "--compose-file=/tmp"],
+        r"/tmp is no file: mend --compose-file",
     ),
     "a command that cannot be read": (
         lambda app: [app.swarm.good, "--before=flask 'db"],

@@ -236,6 +236,18 @@ def test_dry_says_what_goes_where(capsys):
     )
 
 
+def test_each_deployment_of_kubernetes_is_waited_for(capsys, tmp_path, monkeypatch):
+    table = '[tool.containerize]\nimage = "shop"\ncommands = {worker = "python3 -V"}\n'
+    (tmp_path / "pyproject.toml").write_text(table)
+    monkeypatch.chdir(tmp_path)
+    found = said(capsys, IMAGE, kubernetes=True).splitlines()
+    assert found[-2:] == [
+        f"kubectl rollout status deployment/{name} || "
+        f"kubectl rollout undo deployment/{name}"
+        for name in ("shop", "shop-worker")
+    ]
+
+
 @pytest.mark.parametrize("dry", [False, True])
 def test_kubernetes_is_told_by_commands_alone(capsys, dry):
     rollout = (
@@ -265,6 +277,9 @@ def test_kubernetes_is_told_by_commands_alone(capsys, dry):
         ("r.example/shop", {"before": "a 'b"}, "cannot be read: No closing quotation"),
         ("r.example/shop", {"before": " "}, "--before has no words"),
         ("r.example/shop", {"stack": ""}, "--stack is empty"),
+        ("r.example/shop", {"kubernetes": True, "before": "a"}, "have no --before: "),
+        (IMAGE, {"kubernetes": True, "compose_file": ["a"]}, "have no --compose-file"),
+        (IMAGE, {"kubernetes": True, "stack": "a"}, "have no --stack: leave it out"),
     ],
 )
 def test_bad_flags_are_told_before_an_engine_is_asked(target, flags, text, monkeypatch):
