@@ -156,6 +156,11 @@ class Task:
         return self.state == self.wanted == "running"
 
     @property
+    def under_way(self) -> bool:
+        """Whether a container of it may run."""
+        return self.state in ("starting", "running")
+
+    @property
     def end(self) -> str:
         """How it ended, in words."""
         if "unhealthy" in self.error:

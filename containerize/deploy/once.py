@@ -367,7 +367,7 @@ def _stop(stack: Stack) -> None:
     engine, deadline = stack.engine, time.monotonic() + _STOP
 
     def runs() -> bool:
-        return any(t.state == "running" for t in cluster.tasks(engine, stack.once))
+        return any(task.under_way for task in cluster.tasks(engine, stack.once))
 
     if not runs():
         return

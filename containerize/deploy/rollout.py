@@ -291,7 +291,7 @@ def _see_stopped(stack: Stack, service: Service) -> None:
 
 
 def _stopping(task: Task) -> bool:
-    return task.state == "running" != task.wanted
+    return task.under_way and task.wanted != "running"
 
 
 def _now(
