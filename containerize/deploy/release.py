@@ -259,12 +259,12 @@ _REMEDIES = (
 def refused(stack: Stack, command: Sequence[str], said: str) -> Problem:
     """What a client that refuses the stack's files has said, and where to look."""
     problem = stack.engine.problem(command, said.strip() or SILENT)
-    if not stack.files:
+    if not stack.files or type(problem) is not Problem:
         return problem
     found = [remedy for part, remedy in _REMEDIES if part in said.lower()]
     remedy = found[0] if found else "see to it there, if it is not of the settings"
     names = some([*map(str, stack.files)])
-    return type(problem)(f"{problem} (--compose-file {names}: {remedy})")
+    return Problem(f"{problem} (--compose-file {names}: {remedy})")
 
 
 def _has(engine: Engine, verb: str) -> bool:
