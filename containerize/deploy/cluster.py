@@ -24,6 +24,8 @@ UNDER_WAY = ("updating", "rollback_started")
 PAUSE = 0.5
 """Seconds between two looks at what changes."""
 
+_TRIES = 10
+
 _ELECTION = 30
 """Seconds that the managers have to choose a leader anew."""
 
@@ -338,6 +340,18 @@ def remove(engine: Engine, parts: set[Part], *, echo: bool = True) -> None:
     for kind in _PARTS:
         if found := sorted(part.identity for part in parts if part.kind == kind):
             engine.run(kind, "rm", *found, check=False, echo=echo)
+
+
+def change(engine: Engine, *words: str, echo: bool = True) -> bool:
+    """Whether a command has changed a service; it is given again, a few times, if Swarm
+    itself has changed that since the client has read it."""
+    for _ in range(_TRIES):
+        answer = engine.run(*words, check=False, echo=echo)
+        if "out of sequence" not in answer.stderr:
+            break
+        echo = False
+        time.sleep(PAUSE)
+    return not answer.returncode
 
 
 def secrets(engine: Engine) -> set[str]:

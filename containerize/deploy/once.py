@@ -372,7 +372,7 @@ def _stop(stack: Stack) -> None:
     if not runs():
         return
     words = ("service", "update", "--detach", "--replicas=0", stack.once)
-    if engine.run(*words, check=False, echo=False).returncode:
+    if not cluster.change(engine, *words, echo=False):
         return  # one on every node, which ends by itself
     while runs():
         if time.monotonic() > deadline:

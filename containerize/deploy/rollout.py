@@ -269,8 +269,7 @@ def _take_back(
         for service in sorted(back, key=lambda one: one.stops_first):
             if service.stops_first:
                 _see_stopped(stack, service)
-            name = service.name
-            engine.run("service", "rollback", "--detach", name, check=False)
+            cluster.change(engine, "service", "rollback", "--detach", service.name)
     return going
 
 

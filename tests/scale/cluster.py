@@ -193,14 +193,14 @@ class Cluster:
         """What a command says that is given to a manager.
 
         Again, if the managers have lost some and are about to choose a leader, which
-        takes them longer on a machine that is busy.
+        takes them longer on a machine that is busy, or have changed what it is about.
         """
 
         def done() -> subprocess.CompletedProcess[str] | None:
             try:
                 return self.engine.run(*command, echo=False, **options)
             except Problem as problem:
-                if not re.search(r"leader|deadline", str(problem), re.IGNORECASE):
+                if not re.search("leader|deadline|sequence", str(problem), re.I):
                     raise
                 return None
 

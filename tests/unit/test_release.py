@@ -286,3 +286,23 @@ def test_bad_flags_are_told_before_an_engine_is_asked(target, flags, text, monke
     monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
     with pytest.raises(Exit, match=text):
         RELEASE(Context(), target=target, **FLAGS | flags)
+
+
+@pytest.mark.parametrize(
+    ("said", "asked", "done"),
+    [("update out of sequence", 3, True), ("no such service", 1, False)],
+)
+def test_a_change_that_swarm_has_come_before_is_asked_for_again(
+    tmp_path, monkeypatch, said, asked, done
+):
+    """Swarm refuses a change of what has changed since it was read."""
+    monkeypatch.setattr(cluster, "PAUSE", 0)
+    calls, client = tmp_path / "calls", tmp_path / "client"
+    client.write_text(
+        f"#!/bin/sh\necho x >>{calls}\n[ $(wc -l <{calls}) -ge 3 ] && exit\n"
+        f"echo 'rpc error: code = Unknown desc = {said}' >&2\nexit 1\n"
+    )
+    client.chmod(0o755)
+    engine = Engine("docker", (str(client),))
+    assert cluster.change(engine, "service", "rollback", "shop") is done
+    assert calls.read_text().count("x") == asked
