@@ -25,6 +25,7 @@ PAUSE = 0.5
 """Seconds between two looks at what changes."""
 
 _TRIES = 10
+"""Times that a change is asked for."""
 
 _ELECTION = 30
 """Seconds that the managers have to choose a leader anew."""
