@@ -25,7 +25,7 @@ PAUSE = 0.5
 """Seconds between two looks at what changes."""
 
 _TRIES = 10
-"""Times that a change is asked for."""
+"""How often a change is asked for at most."""
 
 _ELECTION = 30
 """Seconds that the managers have to choose a leader anew."""
@@ -344,8 +344,11 @@ def remove(engine: Engine, parts: set[Part], *, echo: bool = True) -> None:
 
 
 def change(engine: Engine, *words: str, echo: bool = True) -> bool:
-    """Whether a command has changed a service; it is given again, a few times, if Swarm
-    itself has changed that since the client has read it."""
+    """Give a command that changes a service; True if it has done so.
+
+    Swarm refuses it if the service has changed since the client has read it, and Swarm
+    itself may have done that. Then it is given again.
+    """
     for _ in range(_TRIES):
         answer = engine.run(*words, check=False, echo=echo)
         if "out of sequence" not in answer.stderr:

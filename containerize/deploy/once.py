@@ -315,8 +315,8 @@ def _once(
     """
     given = (
         *("--with-registry-auth", "--restart-condition=none", "--no-healthcheck"),
-        # By which Python ends at once, as at a terminal: the first process of a
-        # container takes no SIGTERM that it does not ask for.
+        # It ends Python at once, as Ctrl-C does. SIGTERM does not: the kernel keeps it
+        # from the first process of a container.
         *("--stop-signal=SIGINT", *_confined(workload), *options),
         *(workload.image, *words),
     )
@@ -335,7 +335,7 @@ def _service(
     *words: str,
     environ: Mapping[str, str] | None = None,
 ) -> Iterator[None]:
-    """A service of that name, until this ends. Raises Problem if there is one."""
+    """A service of that name, until this ends. Raises Problem if one is there."""
     engine, mark = stack.engine, secrets.token_hex(8)
     command = (
         *("service", "create", "--detach", "--quiet", f"--name={name}"),
@@ -359,7 +359,7 @@ def _service(
 
 
 _STOP = 15
-"""Seconds that a task has to be told to end, and killed, and seen to have ended."""
+"""Seconds until a task must have ended: Swarm kills it after ten."""
 
 
 def _stop(stack: Stack) -> None:

@@ -46,8 +46,10 @@ class Stack:
 
     @property
     def mark(self) -> str:
-        """The name of the service that says that a release is under way; no service of
-        a stack has such a name."""
+        """The name of the service that is there while a release is under way.
+
+        No service of a stack has such a name.
+        """
         return f"release-of-{self.name}"[: _LONGEST - len(_ONCE)].rstrip("-_")
 
     @property

@@ -241,8 +241,8 @@ def _take_back(
 ) -> set[Part]:
     """Have Swarm set the stack back to what it was before; returns what is to go.
 
-    `made` is what this release has made of the services and `new` what it has made
-    anew; what another release has made of these since stays.
+    `made` has the services as this release has left them, and `new` what was not there
+    before. What somebody else has changed since stays.
     """
     engine = stack.engine
     now = cluster.services(engine, stack.name)
@@ -274,9 +274,9 @@ def _take_back(
 
 
 def _see_stopped(stack: Stack, service: Service) -> None:
-    """Wait until what an update has told to stop has stopped.
+    """Wait until no task of the service stops any more.
 
-    A rollback that comes before starts the next task beside it.
+    A rollback does not wait for such a task: it would start the next one beside it.
     """
     deadline = time.monotonic() + service.grace + _MARGIN
     told = False
@@ -285,7 +285,7 @@ def _see_stopped(stack: Stack, service: Service) -> None:
             return
         if not told:
             told = True
-            stack.tell(f"{service.name}: waits for its task before to end")
+            stack.tell(f"{service.name}: waits for its earlier task to end")
         time.sleep(cluster.PAUSE)
 
 
